@@ -1,0 +1,63 @@
+//! A finding made owned, told and routable: what people and machines outside get to see.
+//!
+//! In: a rule (or correlation) that fired, with the evidence. Out: `Alert`, whose id is the same on every replay.
+//! Invariant: everything in it has been redacted; it is *not* escaped: each sink escapes for its own medium.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Sigma's levels as the outside sees them, in order of urgency.
+pub use crate::rule::ast::Level;
+
+/// The rule's half of an alert: shared by all alerts of the rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleInfo {
+    pub id: String,
+    pub title: String,
+    pub level: Level,
+    /// Sigma tags: `attack.t1490`, `pillar.backup`, `service.rds`, …
+    pub tags: Vec<String>,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub false_positives: Vec<String>,
+    /// What the person on call should do next.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// One event that an alert rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRef {
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// CloudTrail's eventSource, or the log group.
+    pub source: String,
+    pub name: String,
+}
+
+/// An owned, routable finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// 32 hex digits; the same for the same finding on any replay (DESIGN.md 3).
+    pub id: String,
+    /// The incident's key, PagerDuty's `dedup_key`: the id of the alert that opened it.
+    pub incident: String,
+    /// Milliseconds since the epoch of the newest event that made it fire.
+    pub time_ms: i64,
+    pub rule: Arc<RuleInfo>,
+    pub account: String,
+    pub region: String,
+    /// Group-by names and values.
+    pub group: Vec<(String, String)>,
+    /// Who did what to which resource from where, in one line.
+    pub summary: String,
+    /// The first 100.
+    pub events: Vec<EventRef>,
+    /// Distinct identities.
+    pub count: u64,
+    /// The newest event came after its window had been judged.
+    pub late: bool,
+}

@@ -1,0 +1,3 @@
+//! Rules: from Sigma YAML to types.
+
+pub mod ast;
