@@ -1,3 +1,8 @@
 //! Rules: from Sigma YAML to types.
+//!
+//! In: rule files. Out: `ast` values with their places, and findings about what is wrong with them. Invariant: what has no
+//! error is well-formed Sigma 2.1.0 (or one of the documented extensions) and is never checked again.
 
 pub mod ast;
+pub mod diagnostic;
+pub mod yaml;

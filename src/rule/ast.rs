@@ -3,6 +3,8 @@
 //! In: the YAML tree of `rule::yaml`. Out: what `rule::compile` and `correlate` work from. Invariant: a value of these types
 //! is well-formed Sigma 2.1.0 (or one of the documented extensions); it is never checked again.
 
+use std::sync::Arc;
+
 /// Bytes `start..end` of the rule's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -64,6 +66,8 @@ pub enum Scope {
 /// The descriptive half of a document, common to rules and correlations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Meta {
+    /// The file that every span of the document belongs to, as it is shown to people.
+    pub file: Arc<str>,
     pub id: Option<Spanned<String>>,
     /// Sigma's `name`: how correlations of the same set refer to it.
     pub name: Option<Spanned<String>>,
@@ -132,6 +136,8 @@ pub struct LogSource {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     pub name: Spanned<String>,
+    /// Where its spans point: a filter's selections are added to the rules of other files.
+    pub file: Arc<str>,
     pub body: Block,
 }
 
@@ -193,8 +199,10 @@ pub enum Test {
         how: Affix,
         cased: bool,
     },
+    /// Equal, or compared where `lt`, `lte`, `gt` or `gte` stands beside the part's name; UTC.
     TimePart {
         part: TimePart,
+        op: Comparison,
         value: i64,
     },
     /// `|expand` with `%name%`, its placeholder not given by the config: never true; a warning tells.
@@ -316,6 +324,7 @@ pub enum Expression {
 /// A Sigma filter: and-ed to every rule it names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
+    pub file: Arc<str>,
     pub title: Spanned<String>,
     pub id: Option<Spanned<String>>,
     pub logsource: LogSource,
