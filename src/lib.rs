@@ -5,3 +5,4 @@
 pub mod alert;
 pub mod position;
 pub mod rule;
+pub mod store;
