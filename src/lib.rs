@@ -3,6 +3,8 @@
 //! Data passes the modules in the order in which they stand here.
 
 pub mod alert;
+pub mod aws;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod position;
 pub mod rule;
-pub mod store;
