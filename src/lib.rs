@@ -8,3 +8,4 @@ pub mod aws;
 pub mod demo;
 pub mod position;
 pub mod rule;
+pub mod store;
