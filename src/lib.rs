@@ -6,6 +6,7 @@ pub mod alert;
 pub mod aws;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod metrics;
 pub mod position;
 pub mod rule;
 pub mod store;
