@@ -2,11 +2,14 @@
 //!
 //! Data passes the modules in the order in which they stand here.
 
-pub mod alert;
 pub mod aws;
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod metrics;
 pub mod position;
+pub mod event;
+pub mod decode;
 pub mod rule;
+pub mod detect;
+pub mod alert;
 pub mod store;
+#[cfg(feature = "demo")]
+pub mod demo;

@@ -1,0 +1,216 @@
+//! Which rules an event matches.
+//!
+//! In: `event::Event`. Out: `Match`es, borrowed. Invariant: the answer is that of evaluating every rule of the event's log source on
+//! a full parse; routing only leaves out rules that cannot match, and parses only where some rule can. Nothing is allocated per
+//! event once the buffers have grown (`tests/alloc.rs`).
+
+mod compile;
+mod index;
+mod predicate;
+mod text;
+
+pub use compile::CompileError;
+
+use crate::event::{Body, Event, FieldId, Schema, Slots, derived, json};
+use crate::rule::ast::Rule;
+use compile::{CompiledRule, Node};
+use index::{Index, Survivors};
+use predicate::Subject;
+
+/// Fields that every alert tells, whether a rule names them or not.
+pub const EVIDENCE_FIELDS: [&str; 12] = [
+    "eventID",
+    "eventTime",
+    "eventSource",
+    "eventName",
+    "awsRegion",
+    "recipientAccountId",
+    "sharedEventID",
+    "addendum.originalEventID",
+    "userIdentity.accountId",
+    "userIdentity.arn",
+    "userIdentity.type",
+    "sourceIPAddress",
+];
+
+/// Immutable, shared by all workers.
+#[derive(Debug)]
+pub struct Engine {
+    schema: Schema,
+    rules: Vec<CompiledRule>,
+}
+
+/// One rule that one event matched.
+#[derive(Clone, Copy)]
+pub struct Match<'a> {
+    /// Index into the rules that the engine was made of.
+    pub rule: usize,
+    pub event: &'a Event<'a>,
+    /// What the spans in `slots` point into.
+    pub text: &'a [u8],
+    pub slots: &'a Slots,
+}
+
+impl<'a> Match<'a> {
+    /// The first value of a field.
+    pub fn first(&self, field: FieldId) -> Option<&'a [u8]> {
+        self.slots.first(self.text, field)
+    }
+
+    /// All values of a field that have a text.
+    pub fn all(&self, field: FieldId) -> impl Iterator<Item = &'a [u8]> {
+        let (slots, text) = (self.slots, self.text);
+        slots.get(field).filter_map(move |v| slots.text(text, v))
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Unmatched,
+    /// How many rules.
+    Matched(usize),
+    /// Not well-formed; nothing was matched.
+    Malformed {
+        at: usize,
+    },
+}
+
+/// A worker's own buffers.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    text: Vec<u8>,
+    slots: Slots,
+    pad: Scratchpad,
+    index: Index,
+    survivors: Survivors,
+}
+
+/// Room for folding, flattening and looking into array members.
+#[derive(Debug, Default)]
+struct Scratchpad {
+    fold: Vec<u8>,
+    other: Vec<u8>,
+    compact: Vec<u8>,
+    leaf: Vec<u8>,
+    nested: Vec<Slots>,
+    policy: derived::Scratch,
+}
+
+/// A block over the members of an array's objects, with a schema of its own.
+#[derive(Debug)]
+struct Nested {
+    schema: Schema,
+    root: Node,
+}
+
+impl Nested {
+    fn holds(&self, object: &[u8], pad: &mut Scratchpad) -> bool {
+        let mut slots = pad.nested.pop().unwrap_or_default();
+        let filled = json::fill(object, &self.schema, &mut slots).is_ok();
+        let held = filled && self.root.holds(Subject { text: object, slots: &slots }, pad);
+        pad.nested.push(slots);
+        held
+    }
+}
+
+impl Engine {
+    /// `captured`: fields that summaries and correlations need beside those that the rules test.
+    ///
+    /// # Errors
+    /// The rule's index and what can't be compiled, for every such rule.
+    pub fn new<'r>(rules: &[Rule], captured: impl IntoIterator<Item = &'r str>) -> Result<Self, Vec<CompileError>> {
+        let mut schema = Schema::new();
+        for name in EVIDENCE_FIELDS {
+            schema.add(name);
+        }
+        let mut errors = Vec::new();
+        let mut compiled = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            match compile::rule(rule, &mut schema) {
+                Ok(rule) => compiled.push(rule),
+                Err((span, message)) => errors.push(CompileError { rule: index, span, message }),
+            }
+        }
+        for name in captured {
+            compile::add_field(&mut schema, name);
+        }
+        if errors.is_empty() { Ok(Self { schema, rules: compiled }) } else { Err(errors) }
+    }
+
+    pub fn field(&self, name: &str) -> Option<FieldId> {
+        self.schema.id(name)
+    }
+
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Calls `found` for each rule that the event matches, in the rules' order.
+    pub fn judge(&self, event: &Event<'_>, scratch: &mut Scratch, mut found: impl FnMut(Match<'_>)) -> Outcome {
+        let Scratch { text: buffer, slots, pad, index, survivors } = scratch;
+        if !index.survivors(&self.rules, event, pad, survivors) {
+            return Outcome::Unmatched;
+        }
+        let text = match self.read(event, buffer, slots) {
+            Ok(text) => text,
+            Err(json::Malformed { at }) => return Outcome::Malformed { at },
+        };
+        let wanted = survivors.rules.iter().fold(0, |mask, rule| mask | self.rules[*rule as usize].derived);
+        if wanted != 0 {
+            derived::fill(&self.schema, event, text, slots, wanted, &mut pad.policy);
+        }
+        let mut matched = 0;
+        for &rule in &survivors.rules {
+            if self.rules[rule as usize].root.holds(Subject { text, slots }, pad) {
+                matched += 1;
+                found(Match { rule: rule as usize, event, text, slots });
+            }
+        }
+        if matched == 0 { Outcome::Unmatched } else { Outcome::Matched(matched) }
+    }
+
+    /// The event's text as the spans see it: unescaped, and valid UTF-8.
+    fn read<'t>(&self, event: &Event<'t>, buffer: &'t mut Vec<u8>, slots: &mut Slots) -> Result<&'t [u8], json::Malformed> {
+        buffer.clear();
+        match event.body {
+            Body::Plain(text) if std::str::from_utf8(text).is_ok() => {
+                json::fill(text, &self.schema, slots)?;
+                return Ok(text);
+            }
+            Body::Plain(text) => repair(text, buffer),
+            Body::Escaped(text) => {
+                json::unescape(text, buffer);
+                if std::str::from_utf8(buffer).is_err() {
+                    let broken = std::mem::take(buffer);
+                    repair(&broken, buffer);
+                }
+            }
+            Body::Fields { text, fields } => {
+                self.read_fields(fields, slots);
+                return Ok(text);
+            }
+        }
+        json::fill(buffer, &self.schema, slots)?;
+        Ok(buffer)
+    }
+
+    fn read_fields(&self, fields: &[(&'static str, &[u8])], slots: &mut Slots) {
+        slots.begin(self.schema.len());
+        for (name, value) in fields {
+            if let Some(field) = self.schema.id(name) {
+                slots.push_text(field, value);
+            }
+        }
+    }
+}
+
+/// Appends `text` with U+FFFD for what isn't UTF-8.
+fn repair(text: &[u8], out: &mut Vec<u8>) {
+    for chunk in text.utf8_chunks() {
+        out.extend_from_slice(chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}

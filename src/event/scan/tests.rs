@@ -1,0 +1,137 @@
+//! Routing values: as a full parse finds them, or `Unknown`.
+
+use proptest::prelude::*;
+
+use super::super::simd::{Portable, run_with};
+use super::*;
+
+fn escaped(text: &str) -> Vec<u8> {
+    let mut out = serde_json::to_string(text).unwrap().into_bytes();
+    out.remove(0);
+    out
+}
+
+/// Both levels, both ways to make masks, and the values as text.
+fn check(text: &str, source: Option<&str>, name: Option<&str>, identity: Option<&str>) {
+    let plain = text.as_bytes();
+    let quoted = escaped(text);
+    for (buffer, level) in [(plain, Level::Plain), (&quoted, Level::Escaped)] {
+        let fast = scan(buffer, 0, level).unwrap_or_else(|| panic!("no end in {text}"));
+        assert_eq!(Some(fast), run_with::<Portable>(buffer, 0, level), "{text}");
+        let end = if level == Level::Plain { plain.len() } else { quoted.len() - 1 };
+        assert_eq!(fast.end, end, "{text}");
+        assert!(fast.whole);
+        let text_of = |known: Known| known.text(buffer).map(|t| std::str::from_utf8(t).unwrap());
+        assert_eq!(text_of(fast.routing.event_source), source, "{level:?} {text}");
+        assert_eq!(text_of(fast.routing.event_name), name, "{level:?} {text}");
+        assert_eq!(text_of(fast.routing.identity_type), identity, "{level:?} {text}");
+    }
+}
+
+#[test]
+fn canonical_record() {
+    check(
+        r#"{"eventVersion":"1.11","userIdentity":{"type":"IAMUser","arn":"arn:aws:iam::1:user/x","sessionContext":{"sessionIssuer":{"type":"Role"}}},"eventTime":"2026-01-01T00:00:00Z","eventSource":"rds.amazonaws.com","eventName":"DeleteDBSnapshot","userAgent":"a \"b\" \\c","requestParameters":{"eventName":"Nested","policy":"{\"Version\":\"2012-10-17\",\"Statement\":[{\"Sid\":\"a\\\"b\"}]}"},"resources":[{"type":"AWS::RDS::DBInstance"}]}"#,
+        Some("rds.amazonaws.com"),
+        Some("DeleteDBSnapshot"),
+        Some("IAMUser"),
+    );
+}
+
+#[test]
+fn evasions_are_unknown() {
+    // Duplicate keys, escaped keys, nested keys only, a key whose end looks like ours, an escaped value.
+    check(r#"{"eventSource":"a","eventName":"b","eventName":"c"}"#, Some("a"), None, None);
+    check(r#"{"eventSource":"a","\u0065ventName":"b","eventName":"c"}"#, None, None, None);
+    check(r#"{"eventSource":"a","x":{"eventName":"c"}}"#, Some("a"), None, None);
+    check(r#"{"eventSource":"a","x\"eventName":"c"}"#, Some("a"), None, None);
+    check(r#"{"eventSource":"a","eventName":"c\u0041"}"#, Some("a"), None, None);
+    check(r#"{"eventSource":"a","eventName":"c","x":"eventName","y":["eventSource"]}"#, Some("a"), Some("c"), None);
+    check(r#"{"userIdentity":{"type":"A","type":"B"},"eventSource":"a","eventName":"c"}"#, Some("a"), Some("c"), None);
+    check(r#"{"userIdentity":{"a":1,"type":"B"},"eventSource":"a","eventName":"c"}"#, Some("a"), Some("c"), None);
+    check(r#"{"x":{"type":"B"},"userIdentity":{"type":"B"},"eventSource":"a","eventName":"c"}"#, Some("a"), Some("c"), None);
+    // An escape in a value says nothing about keys.
+    check(r#"{"z":"\u0041\\u0042","eventSource":"a","eventName":"c"}"#, Some("a"), Some("c"), None);
+    check(r#"{"eventSource":"a","eventName":"c","p":"}]{[\\"}"#, Some("a"), Some("c"), None);
+}
+
+#[test]
+fn escaped_text_ends_where_its_string_ends() {
+    for (text, end, whole) in [
+        (r#"{\"a\":1}","x":"}"}"#, 9, true),
+        (r#"{\"a\":1}\n","b":2"#, 11, true),
+        (r#"{\"a\":1} x","b":2"#, 11, false),
+        (r#"{\"a\":[1"},"b""#, 9, false),
+        (r#"{\"a\":\"x\\\\\"}","b""#, 17, true),
+    ] {
+        let scanned = scan(text.as_bytes(), 0, Level::Escaped).unwrap();
+        assert_eq!((scanned.end, scanned.whole), (end, whole), "{text}");
+    }
+    assert_eq!(scan(br#"{\"a\":1}"#, 0, Level::Escaped), None);
+    assert_eq!(scan(br#"{"a":{"b":1}"#, 0, Level::Plain), None);
+}
+
+/// JSON text with our keys in odd places.
+fn json_text() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        4 => Just("eventSource"), 4 => Just("eventName"), 3 => Just("userIdentity"), 3 => Just("type"), 2 => Just("userAgent"), 2 => Just("errorCode"),
+        1 => Just(r"\u0065ventName"), 1 => Just(r#"a\"eventName"#), 2 => Just("k"),
+    ];
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("12".to_owned()),
+        Just("true".to_owned()),
+        r#"[a-zA-Z{}\[\]:, ]{0,70}"#.prop_map(|s| format!("\"{s}\"")),
+        Just(r#""a\\""#.to_owned()),
+        Just(r#""\"eventName\":\"x\"""#.to_owned()),
+        Just(r#""\\\"}""#.to_owned()),
+        Just(r#""\u007d""#.to_owned()),
+    ];
+    leaf.prop_recursive(5, 48, 6, move |inner| {
+        prop_oneof![
+            3 => proptest::collection::vec((key.clone(), inner.clone()), 0..6)
+                .prop_map(|members| format!("{{{}}}", members.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect::<Vec<_>>().join(","))),
+            1 => proptest::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+        ]
+    })
+    .prop_filter("an object", |text| text.starts_with('{'))
+}
+
+fn resolved(known: Known, buffer: &[u8]) -> Option<Vec<Vec<u8>>> {
+    match known {
+        Known::Unknown => None,
+        Known::Missing => Some(vec![]),
+        Known::Text { .. } => Some(vec![known.text(buffer).unwrap().to_vec()]),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn known_values_are_those_of_a_full_parse(text in json_text()) {
+        use crate::event::{Schema, Slots, json};
+        let mut schema = Schema::new();
+        let ids = ["eventSource", "eventName", "userIdentity.type", "userAgent", "errorCode"].map(|n| schema.add(n));
+        let mut slots = Slots::default();
+        json::fill(text.as_bytes(), &schema, &mut slots).unwrap();
+        let quoted = escaped(&text);
+        for (buffer, level) in [(text.as_bytes(), Level::Plain), (quoted.as_slice(), Level::Escaped)] {
+            let scanned = scan(buffer, 0, level).unwrap();
+            prop_assert_eq!(Some(scanned), run_with::<Portable>(buffer, 0, level));
+            let r = scanned.routing;
+            for (id, known) in ids.iter().zip([r.event_source, r.event_name, r.identity_type, r.user_agent, r.error_code]) {
+                if let Some(values) = resolved(known, buffer) {
+                    let full: Vec<Vec<u8>> = slots.get(*id).map(|v| slots.text(text.as_bytes(), v).unwrap_or(b"<null>").to_vec()).collect();
+                    prop_assert_eq!(values, full, "{:?} {}", level, text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes(bytes in proptest::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), Just(b'{'), Just(b'}'), Just(b'u'), Just(b'e'), any::<u8>()], 0..300)) {
+        for level in [Level::Plain, Level::Escaped] {
+            prop_assert_eq!(scan(&bytes, 0, level), run_with::<Portable>(&bytes, 0, level));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The fields that loaded rules name, as small numbers, and the tree of keys that leads to them.
+//!
+//! In: field names as rules write them. Out: `FieldId`s and the `Tree` that guides `json::fill`. Invariant: a name has one id.
+
+use std::collections::HashMap;
+
+/// Names a field within one schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FieldId(pub u16);
+
+/// Dots beyond this many in a name are path steps only, never part of a key.
+const MAX_LITERAL_STEPS: usize = 5;
+
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    names: Vec<Box<str>>,
+    ids: HashMap<Box<str>, FieldId>,
+    nodes: Vec<Node>,
+}
+
+/// Index of a node; 0 is the root.
+pub type NodeId = u32;
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    /// Sorted by (length, bytes).
+    children: Vec<(Box<[u8]>, NodeId)>,
+    /// The field that ends here, and whether every dot of its name was a step (else it is the fallback of B1 in SIGMA.md).
+    field: Option<(FieldId, bool)>,
+    /// Bit n: some child's key has n bytes (63 stands for 63 and more): most keys are dismissed by it.
+    lengths: u64,
+}
+
+impl Schema {
+    pub fn new() -> Self {
+        Self { nodes: vec![Node::default()], ..Self::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub fn name(&self, id: FieldId) -> &str {
+        &self.names[usize::from(id.0)]
+    }
+
+    pub fn id(&self, name: &str) -> Option<FieldId> {
+        self.ids.get(name).copied()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (FieldId, &str)> {
+        self.names.iter().enumerate().map(|(i, name)| (FieldId(i as u16), &**name))
+    }
+
+    /// The id of `name`, new or old.
+    ///
+    /// # Panics
+    /// Above 65,535 names: more than any rule set has (`rule::load` bounds the number of rules).
+    pub fn add(&mut self, name: &str) -> FieldId {
+        if let Some(id) = self.id(name) {
+            return id;
+        }
+        let id = FieldId(u16::try_from(self.names.len()).expect("rule sets name fewer than 65,536 fields"));
+        self.names.push(name.into());
+        self.ids.insert(name.into(), id);
+        if !name.starts_with("derived.") {
+            self.insert(name, id);
+        }
+        id
+    }
+
+    /// Every way to read the dots of `name`, as a step or as part of a key.
+    fn insert(&mut self, name: &str, id: FieldId) {
+        let steps: Vec<&str> = name.split('.').collect();
+        let joints = steps.len() - 1;
+        let ways = if joints <= MAX_LITERAL_STEPS { 1u32 << joints } else { 1 };
+        for way in 0..ways {
+            let mut node = 0;
+            let mut key = steps[0].to_owned();
+            for (joint, step) in steps[1..].iter().enumerate() {
+                if way >> joint & 1 == 1 {
+                    key.push('.');
+                    key.push_str(step);
+                } else {
+                    node = self.child_or_new(node, key.as_bytes());
+                    key = (*step).to_owned();
+                }
+            }
+            node = self.child_or_new(node, key.as_bytes());
+            self.nodes[node as usize].field = Some((id, way == 0));
+        }
+    }
+
+    fn child_or_new(&mut self, node: NodeId, key: &[u8]) -> NodeId {
+        let found = self.nodes[node as usize].children.binary_search_by(|(k, _)| order(k, key));
+        match found {
+            Ok(at) => self.nodes[node as usize].children[at].1,
+            Err(at) => {
+                let new = self.nodes.len() as NodeId;
+                self.nodes.push(Node::default());
+                let parent = &mut self.nodes[node as usize];
+                parent.children.insert(at, (key.into(), new));
+                parent.lengths |= length_bit(key);
+                new
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn child(&self, node: NodeId, key: &[u8]) -> Option<NodeId> {
+        let node = &self.nodes[node as usize];
+        if node.lengths & length_bit(key) == 0 {
+            return None;
+        }
+        node.children.binary_search_by(|(k, _)| order(k, key)).ok().map(|at| node.children[at].1)
+    }
+
+    #[inline]
+    pub(super) fn field(&self, node: NodeId) -> Option<(FieldId, bool)> {
+        self.nodes[node as usize].field
+    }
+
+    #[inline]
+    pub(super) fn is_leaf(&self, node: NodeId) -> bool {
+        self.nodes[node as usize].children.is_empty()
+    }
+}
+
+#[inline]
+fn length_bit(key: &[u8]) -> u64 {
+    1 << key.len().min(63)
+}
+
+#[inline]
+fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_are_steps_first_and_letters_second() {
+        let mut schema = Schema::new();
+        let id = schema.add("a.b.c");
+        assert_eq!(schema.add("a.b.c"), id);
+        let walk = |keys: &[&str]| keys.iter().try_fold(0, |node, key| schema.child(node, key.as_bytes())).and_then(|n| schema.field(n));
+        assert_eq!(walk(&["a", "b", "c"]), Some((id, true)));
+        assert_eq!(walk(&["a", "b.c"]), Some((id, false)));
+        assert_eq!(walk(&["a.b.c"]), Some((id, false)));
+        assert_eq!(walk(&["a", "b"]), None);
+    }
+}
