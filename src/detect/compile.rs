@@ -182,7 +182,7 @@ impl Compiler<'_> {
                 self.derived |= mask;
                 Matcher::FieldRef { field, how: *how, cased: *cased }
             }
-            Test::TimePart { part, value } => Matcher::Time { part: *part, value: *value },
+            Test::TimePart { part, op, value } => Matcher::Time { part: *part, op: *op, value: *value },
             Test::Unexpanded { .. } => Matcher::Never,
             Test::Element { every, block } => {
                 let mut schema = Schema::new();

@@ -46,7 +46,7 @@ pub(super) enum Matcher {
     Compare { op: Comparison, number: f64 },
     Cidr(ipnet::IpNet),
     FieldRef { field: FieldId, how: Affix, cased: bool },
-    Time { part: TimePart, value: i64 },
+    Time { part: TimePart, op: Comparison, value: i64 },
     Element { every: bool, nested: Box<Nested> },
     Never,
 }
@@ -144,7 +144,7 @@ impl Matcher {
             Matcher::Regex(regex) => regex.is_match(text),
             Matcher::Compare { op, number } => number_of(text).is_some_and(|n| compare(n, *op, *number)),
             Matcher::Cidr(net) => address(text).is_some_and(|a| net.contains(&a)),
-            Matcher::Time { part, value } => time_part(text, *part) == Some(*value),
+            Matcher::Time { part, op, value } => time_part(text, *part).is_some_and(|is| compare(is as f64, *op, *value as f64)),
             Matcher::Null | Matcher::Exists(_) | Matcher::FieldRef { .. } | Matcher::Element { .. } | Matcher::Never => false,
         }
     }
