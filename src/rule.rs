@@ -4,5 +4,16 @@
 //! error is well-formed Sigma 2.1.0 (or one of the documented extensions) and is never checked again.
 
 pub mod ast;
+mod condition;
+mod correlation;
+mod detection;
 pub mod diagnostic;
+mod extension;
+mod filter;
+mod meta;
+mod modifier;
+mod pattern;
+pub mod sigma;
 pub mod yaml;
+
+pub use modifier::Lists;

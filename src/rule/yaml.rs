@@ -85,6 +85,19 @@ impl Node {
         }
     }
 
+    /// The place of characters `range` of a scalar's text, where its source shows them one to one; else the whole scalar's.
+    pub fn piece(&self, range: std::ops::Range<usize>) -> Span {
+        let Some(text) = self.text() else { return self.span };
+        let quotes = (self.span.end - self.span.start) as usize - text.len().min((self.span.end - self.span.start) as usize);
+        let shift = match quotes {
+            0 => 0,
+            2 => 1,
+            _ => return self.span,
+        };
+        let at = |offset: usize| self.span.start + shift + offset.min(text.len()) as u32;
+        Span { start: at(range.start), end: at(range.end) }
+    }
+
     pub fn what(&self) -> &'static str {
         match &self.kind {
             Kind::Scalar { .. } if self.is_null() => "nothing",
