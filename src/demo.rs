@@ -2,4 +2,5 @@
 //!
 //! In: a seed and a script. Out: a stream on loopback. Invariant: nothing here is reachable from `run`.
 
+pub mod corpus;
 pub mod endpoint;
