@@ -104,11 +104,9 @@ fn words(logsource: &LogSource) -> [Option<Box<str>>; 3] {
 /// Adds a field and, for a derived one, those it is made of.
 pub(super) fn add_field(schema: &mut Schema, name: &str) -> (crate::event::FieldId, u32) {
     let mask = derived::mask(name);
-    if mask != 0 {
-        for source in derived::SOURCES {
-            schema.add(source);
-        }
-    }
+    derived::sources(mask).for_each(|source| {
+        schema.add(source);
+    });
     (schema.add(name), mask)
 }
 

@@ -1,19 +1,184 @@
 //! Fields that no event has but every author wants: what a policy grants, which engine a call means, where an address lies.
 //!
 //! In: the values of one event. Out: further values under `derived.*`. Invariant: computed only when a rule that can match names
-//! them; nothing is allocated per event.
+//! them; nothing is allocated per event once the buffers have grown.
 
-use super::{Event, Schema, Slots};
+mod policy;
 
-/// The fields that derived ones are made of.
-pub const SOURCES: [&str; 1] = ["sourceIPAddress"];
+use std::net::IpAddr;
 
-#[derive(Debug, Default)]
-pub struct Scratch {}
+use super::{Event, FieldId, Schema, Slots, ValueKind};
 
-/// The bit of a derived field, 0 for any other name.
-pub fn mask(_name: &str) -> u32 {
-    0
+/// A derived field: its name, its group's bit and what it says.
+pub const FIELDS: [(&str, u32, &str); 10] = [
+    ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
+    ("derived.policy.foreign_account", POLICY, "each account that a statement allows and that is not the event's own"),
+    ("derived.policy.foreign_principal", POLICY, "each principal of such an account, as the policy writes it"),
+    ("derived.policy.admin", POLICY, "`true` if a statement allows `*`, `service:*` or all but some actions on every resource"),
+    ("derived.policy.root_present", POLICY, "`true` if the event's own account (its root) is among the allowed principals, else `false`"),
+    ("derived.policy.condition", POLICY, "each condition key of the statements that allow"),
+    ("derived.policy.unreadable", POLICY, "`true` if there is a policy that is not well-formed JSON"),
+    ("derived.engine", ENGINE, "the database engine of an RDS-API call: `postgres`, `aurora-mysql`, `neptune`, `docdb`, …"),
+    ("derived.source.network", NETWORK, "`public`, `private`, `aws-service`, `internal` or `other`, from sourceIPAddress"),
+    ("derived.principal.kind", PRINCIPAL, "`person`, `workload`, `service`, `role` (a session that could be either) or `unknown`"),
+];
+
+const POLICY: u32 = 1;
+const ENGINE: u32 = 2;
+const NETWORK: u32 = 4;
+const PRINCIPAL: u32 = 8;
+
+/// Where calls put policy documents, as JSON in a string or as an object.
+const POLICIES: [&str; 9] = [
+    "requestParameters.policy",
+    "requestParameters.policyDocument",
+    "requestParameters.resourcePolicy",
+    "requestParameters.assumeRolePolicyDocument",
+    "requestParameters.bucketPolicy",
+    "requestParameters.accessPolicies",
+    "requestParameters.attributes.Policy",
+    "requestParameters.ModifyVpcEndpointRequest.PolicyDocument",
+    "requestParameters.CreateVpcEndpointRequest.PolicyDocument",
+];
+const ENGINES: [&str; 2] = ["responseElements.engine", "requestParameters.engine"];
+const PRINCIPALS: [&str; 10] = [
+    "userIdentity.type",
+    "userIdentity.principalId",
+    "userIdentity.invokedBy",
+    "userIdentity.inScopeOf.issuerType",
+    "userIdentity.sessionContext.sessionIssuer.arn",
+    "userIdentity.sessionContext.ec2RoleDelivery",
+    "userIdentity.accessKeyId",
+    "sessionCredentialFromConsole",
+    "eventType",
+    "userIdentity.accountId",
+];
+const OWN_ACCOUNT: [&str; 2] = ["recipientAccountId", "userIdentity.accountId"];
+
+/// The bit of a derived field's group, 0 for any other name.
+pub fn mask(name: &str) -> u32 {
+    FIELDS.iter().find(|(field, ..)| *field == name).map_or(0, |(_, mask, _)| *mask)
 }
 
-pub fn fill(_schema: &Schema, _event: &Event<'_>, _text: &[u8], _slots: &mut Slots, _wanted: u32, _scratch: &mut Scratch) {}
+/// The fields that a group is made of.
+pub fn sources(mask: u32) -> impl Iterator<Item = &'static str> {
+    let groups: [(u32, &[&str]); 5] =
+        [(POLICY, &POLICIES), (POLICY, &OWN_ACCOUNT), (ENGINE, &ENGINES), (NETWORK, &["sourceIPAddress"]), (PRINCIPAL, &PRINCIPALS)];
+    groups.into_iter().filter(move |(group, _)| group & mask != 0).flat_map(|(_, names)| names.iter().copied())
+}
+
+/// Reused buffers.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    policy: policy::Reader,
+    /// A value's text while others are pushed.
+    text: Vec<u8>,
+    account: Vec<u8>,
+}
+
+/// Adds the values of the groups in `wanted`.
+pub fn fill(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, wanted: u32, scratch: &mut Scratch) {
+    if wanted & POLICY != 0 {
+        policies(schema, event, body, slots, scratch);
+    }
+    if wanted & ENGINE != 0 {
+        let engine = ENGINES.iter().find_map(|name| first(schema, slots, body, name));
+        copy(&mut scratch.text, engine);
+        push(schema, slots, "derived.engine", &scratch.text);
+    }
+    if wanted & NETWORK != 0 {
+        let network = first(schema, slots, body, "sourceIPAddress").map(network_class);
+        push(schema, slots, "derived.source.network", network.unwrap_or_default().as_bytes());
+    }
+    if wanted & PRINCIPAL != 0 {
+        let kind = principal_kind(|name| first(schema, slots, body, name).unwrap_or_default());
+        push(schema, slots, "derived.principal.kind", kind.as_bytes());
+    }
+}
+
+fn first<'a>(schema: &Schema, slots: &'a Slots, body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    slots.first(body, schema.id(name)?)
+}
+
+fn copy(to: &mut Vec<u8>, text: Option<&[u8]>) {
+    to.clear();
+    to.extend_from_slice(text.unwrap_or_default());
+}
+
+/// Nothing is pushed for an empty text: the field is missing.
+fn push(schema: &Schema, slots: &mut Slots, name: &str, text: &[u8]) {
+    if let Some(field) = schema.id(name).filter(|_| !text.is_empty()) {
+        slots.push_text(field, text);
+    }
+}
+
+fn policies(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, scratch: &mut Scratch) {
+    let own = OWN_ACCOUNT.iter().find_map(|name| first(schema, slots, body, name)).unwrap_or(event.context.account.as_bytes());
+    copy(&mut scratch.account, Some(own));
+    let fields = policy::Targets::new(|name: &str| -> Option<FieldId> { schema.id(name) });
+    for name in POLICIES {
+        let value = schema.id(name).and_then(|field| slots.get(field).find(|v| v.kind != ValueKind::Null));
+        let Some(text) = value.and_then(|v| slots.text(body, v)) else { continue };
+        copy(&mut scratch.text, Some(text));
+        scratch.policy.read(&scratch.text, &scratch.account, &fields, slots);
+    }
+}
+
+/// Where an address lies.
+fn network_class(address: &[u8]) -> &'static str {
+    let text = std::str::from_utf8(address).unwrap_or_default();
+    match text.parse::<IpAddr>().map(|a| a.to_canonical()) {
+        Ok(IpAddr::V4(v4)) => {
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            if v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared { "private" } else { "public" }
+        }
+        Ok(IpAddr::V6(v6)) if v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local() => "private",
+        Ok(IpAddr::V6(_)) => "public",
+        Err(_) if text.ends_with(".amazonaws.com") || text.ends_with(".amazonaws.com.cn") => "aws-service",
+        Err(_) if text.starts_with("AWS Internal") => "internal",
+        Err(_) => "other",
+    }
+}
+
+/// Who is behind a call. The order matters: a service acting for a person is a service.
+fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
+    let is_service = |name: &[u8]| name.ends_with(b".amazonaws.com") || name == b"AWS Internal";
+    let issuer = value("userIdentity.sessionContext.sessionIssuer.arn");
+    let contains = |text: &[u8], part: &str| memchr::memmem::find(text, part.as_bytes()).is_some();
+    let kind = value("userIdentity.type");
+    if kind == b"AWSService"
+        || is_service(value("userIdentity.invokedBy"))
+        || contains(issuer, ":role/aws-service-role/")
+        || value("eventType") == b"AwsServiceEvent"
+    {
+        return "service";
+    }
+    match kind {
+        b"Root" | b"IAMUser" | b"IdentityCenterUser" | b"SAMLUser" | b"Directory" => return "person",
+        b"AssumedRole" | b"Role" | b"FederatedUser" | b"WebIdentityUser" => {}
+        _ => return "unknown",
+    }
+    let person = value("sessionCredentialFromConsole") == b"true"
+        || contains(issuer, "/AWSReservedSSO_")
+        || contains(issuer, "role/aws-reserved/sso.amazonaws.com/");
+    let session = value("userIdentity.principalId").rsplit(|b| *b == b':').next().unwrap_or_default();
+    if person {
+        "person"
+    } else if !value("userIdentity.inScopeOf.issuerType").is_empty()
+        || !value("userIdentity.sessionContext.ec2RoleDelivery").is_empty()
+        || is_workload(session)
+    {
+        "workload"
+    } else {
+        "role"
+    }
+}
+
+/// Session names that only AWS makes: an instance's id, an ECS task's 32 hex digits.
+fn is_workload(session: &[u8]) -> bool {
+    let hex = |text: &[u8]| text.iter().all(u8::is_ascii_hexdigit);
+    session.strip_prefix(b"i-").is_some_and(|id| (id.len() == 8 || id.len() == 17) && hex(id)) || session.len() == 32 && hex(session)
+}
+
+#[cfg(test)]
+mod tests;

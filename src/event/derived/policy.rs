@@ -1,0 +1,194 @@
+//! What a policy document grants.
+//!
+//! In: the JSON of an IAM or resource policy. Out: values of the `derived.policy.*` fields. Invariant: a statement counts as public
+//! unless one of its conditions narrows the caller to something; text that can't be read is said to be so.
+
+use crate::event::{FieldId, Schema, Slots, json};
+
+/// Condition keys that narrow down who may call. `kms:ViaService` does not: it says how, not who.
+const NARROWING: [&str; 16] = [
+    "aws:principalorgid",
+    "aws:principalorgpaths",
+    "aws:principalaccount",
+    "aws:principalarn",
+    "aws:principalisawsservice",
+    "aws:principalservicename",
+    "aws:sourceaccount",
+    "aws:sourcearn",
+    "aws:sourceorgid",
+    "aws:sourceip",
+    "aws:sourcevpc",
+    "aws:sourcevpce",
+    "aws:userid",
+    "kms:calleraccount",
+    "kms:encryptioncontext:aws:rds:db-id",
+    "saml:aud",
+];
+
+const STATEMENT_FIELDS: [&str; 7] = ["Effect", "Principal", "Principal.AWS", "Action", "NotAction", "Resource", "Condition"];
+
+/// The derived fields that the loaded rules name.
+pub(super) struct Targets {
+    public: Option<FieldId>,
+    foreign_account: Option<FieldId>,
+    foreign_principal: Option<FieldId>,
+    admin: Option<FieldId>,
+    root_present: Option<FieldId>,
+    condition: Option<FieldId>,
+    unreadable: Option<FieldId>,
+}
+
+impl Targets {
+    pub fn new(field: impl Fn(&str) -> Option<FieldId>) -> Self {
+        Self {
+            public: field("derived.policy.public"),
+            foreign_account: field("derived.policy.foreign_account"),
+            foreign_principal: field("derived.policy.foreign_principal"),
+            admin: field("derived.policy.admin"),
+            root_present: field("derived.policy.root_present"),
+            condition: field("derived.policy.condition"),
+            unreadable: field("derived.policy.unreadable"),
+        }
+    }
+}
+
+/// Two small schemas and their buffers.
+#[derive(Debug)]
+pub(super) struct Reader {
+    document: Schema,
+    statement: Schema,
+    statements: Slots,
+    members: Slots,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        let schema = |names: &[&str]| {
+            let mut schema = Schema::new();
+            for name in names {
+                schema.add(name);
+            }
+            schema
+        };
+        Self { document: schema(&["Statement"]), statement: schema(&STATEMENT_FIELDS), statements: Slots::default(), members: Slots::default() }
+    }
+}
+
+#[derive(Default)]
+struct Grants {
+    public: bool,
+    admin: bool,
+    root: bool,
+}
+
+impl Reader {
+    /// Adds to `out` what the policy `text` grants, seen from account `own`.
+    pub fn read(&mut self, text: &[u8], own: &[u8], targets: &Targets, out: &mut Slots) {
+        if json::fill(text, &self.document, &mut self.statements).is_err() {
+            push(out, targets.unreadable, b"true");
+            return;
+        }
+        let mut grants = Grants::default();
+        let statement = FieldId(0);
+        for value in self.statements.get(statement) {
+            let Some(object) = self.statements.text(text, value) else { continue };
+            if json::fill(object, &self.statement, &mut self.members).is_err() {
+                push(out, targets.unreadable, b"true");
+                continue;
+            }
+            Statement { object, schema: &self.statement, slots: &self.members }.judge(own, targets, &mut grants, out);
+        }
+        if grants.public {
+            push(out, targets.public, b"true");
+        }
+        if grants.admin {
+            push(out, targets.admin, b"true");
+        }
+        push(out, targets.root_present, if grants.root { b"true" } else { b"false" });
+    }
+}
+
+fn push(out: &mut Slots, field: Option<FieldId>, text: &[u8]) {
+    if let Some(field) = field {
+        out.push_text(field, text);
+    }
+}
+
+struct Statement<'a> {
+    object: &'a [u8],
+    schema: &'a Schema,
+    slots: &'a Slots,
+}
+
+impl<'a> Statement<'a> {
+    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let (slots, object) = (self.slots, self.object);
+        let field = self.schema.id(name).unwrap_or(FieldId(u16::MAX));
+        slots.get(field).filter_map(move |v| slots.text(object, v))
+    }
+
+    fn judge(&self, own: &[u8], targets: &Targets, grants: &mut Grants, out: &mut Slots) {
+        if !self.values("Effect").any(|effect| effect == b"Allow") {
+            return;
+        }
+        let narrowed = self.conditions(targets, out);
+        for principal in self.values("Principal").filter(|p| !p.starts_with(b"{")).chain(self.values("Principal.AWS")) {
+            if principal == b"*" {
+                grants.public |= !narrowed;
+                continue;
+            }
+            let Some(account) = account_of(principal) else { continue };
+            if account == own {
+                grants.root |= principal == own || principal.ends_with(b":root");
+            } else {
+                push(out, targets.foreign_account, account);
+                push(out, targets.foreign_principal, principal);
+            }
+        }
+        let all = self.values("Resource").any(|r| r == b"*");
+        let wide = self.values("Action").any(|a| a == b"*" || a.ends_with(b":*")) || self.values("NotAction").next().is_some();
+        grants.admin |= all && wide;
+    }
+
+    /// Tells the condition keys; does one of them narrow the caller?
+    fn conditions(&self, targets: &Targets, out: &mut Slots) -> bool {
+        let mut narrowed = false;
+        for condition in self.values("Condition") {
+            for (operator, keys) in members(condition) {
+                let positive = !contains_ignore_case(operator, b"Not") && !operator.starts_with(b"Null") && !operator.ends_with(b"IfExists");
+                for (key, value) in members(keys) {
+                    push(out, targets.condition, key);
+                    let open = value == br#""*""# || contains_ignore_case(value, br#""0.0.0.0/0""#) || contains_ignore_case(value, br#""::/0""#);
+                    narrowed |= positive && !open && NARROWING.iter().any(|n| key.eq_ignore_ascii_case(n.as_bytes()));
+                }
+            }
+        }
+        narrowed
+    }
+}
+
+fn contains_ignore_case(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part))
+}
+
+/// Keys and raw values of an object; ends where it stops being JSON.
+fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut at = 1;
+    std::iter::from_fn(move || {
+        if !object.starts_with(b"{") {
+            return None;
+        }
+        at += object.get(at..)?.iter().position(|b| *b == b'"')?;
+        let (end, _) = json::string(object, at + 1).ok()?;
+        let key = &object[at + 1..end];
+        let value = end + 1 + object.get(end + 1..)?.iter().position(|b| !matches!(b, b':' | b' ' | b'\t' | b'\n' | b'\r'))?;
+        at = json::skip(object, value).ok()?;
+        Some((key, &object[value..at]))
+    })
+}
+
+/// The account of `arn:aws:iam::123456789012:…`, or the twelve digits themselves.
+fn account_of(principal: &[u8]) -> Option<&[u8]> {
+    let account = if principal.starts_with(b"arn:") { principal.split(|b| *b == b':').nth(4)? } else { principal };
+    (account.len() == 12 && account.iter().all(u8::is_ascii_digit)).then_some(account)
+}

@@ -1,0 +1,82 @@
+//! Policies, engines, addresses, callers.
+
+use super::*;
+use crate::event::{Body, Context, Kind, LogSource, Routing, json};
+
+fn derive(text: &str, name: &str) -> Vec<String> {
+    let mut schema = Schema::new();
+    sources(mask(name)).for_each(|s| {
+        schema.add(s);
+    });
+    let field = schema.add(name);
+    let mut slots = Slots::default();
+    json::fill(text.as_bytes(), &schema, &mut slots).unwrap();
+    let event = Event {
+        kind: Kind::CloudTrail,
+        logsource: LogSource::default(),
+        body: Body::Plain(text.as_bytes()),
+        context: Context::default(),
+        routing: Routing::default(),
+        forged: false,
+    };
+    fill(&schema, &event, text.as_bytes(), &mut slots, mask(name), &mut Scratch::default());
+    slots.get(field).map(|v| String::from_utf8(slots.text(text.as_bytes(), v).unwrap().to_vec()).unwrap()).collect()
+}
+
+fn check_policy(policy: &str, name: &str, expected: &[&str]) {
+    let inside = serde_json::to_string(policy).unwrap();
+    for document in [inside.as_str(), policy] {
+        let event = format!(r#"{{"recipientAccountId":"111122223333","requestParameters":{{"policy":{document}}}}}"#);
+        assert_eq!(derive(&event, &format!("derived.policy.{name}")), expected, "{policy}");
+    }
+}
+
+#[test]
+fn policies_grant() {
+    let open = r#"{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}"#;
+    check_policy(open, "public", &["true"]);
+    check_policy(open, "root_present", &["false"]);
+    check_policy(open, "admin", &["true"]);
+    let star = r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":["*"]},"Action":"kms:Decrypt","Resource":"*","Condition":{"StringEquals":{"kms:CallerAccount":"111122223333","kms:ViaService":"rds"}}}}"#;
+    check_policy(star, "public", &[]);
+    check_policy(star, "condition", &["kms:CallerAccount", "kms:ViaService"]);
+    check_policy(&star.replace("StringEquals", "StringNotEquals"), "public", &["true"]);
+    check_policy(&star.replace("kms:CallerAccount", "aws:SourceIp").replace(r#""111122223333""#, r#""0.0.0.0/0""#), "public", &["true"]);
+    check_policy(&open.replace("Allow", "Deny"), "public", &[]);
+    let mixed = r#"{"Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::111122223333:root","arn:aws:iam::999988887777:user/x","444455556666"]},"Action":"kms:Decrypt","Resource":"*"},{"Effect":"Allow","Principal":{"Service":"rds.amazonaws.com"},"Action":"*","Resource":"arn:x"}]}"#;
+    check_policy(mixed, "foreign_account", &["999988887777", "444455556666"]);
+    check_policy(mixed, "foreign_principal", &["arn:aws:iam::999988887777:user/x", "444455556666"]);
+    check_policy(mixed, "root_present", &["true"]);
+    check_policy(mixed, "admin", &[]);
+    assert_eq!(derive(r#"{"requestParameters":{"policy":"{\"Statement\":["}}"#, "derived.policy.unreadable"), ["true"]);
+}
+
+#[test]
+fn addresses_and_callers() {
+    for (address, class) in [
+        ("203.0.113.9", "public"),
+        ("10.1.2.3", "private"),
+        ("::ffff:10.1.2.3", "private"),
+        ("rds.amazonaws.com", "aws-service"),
+        ("AWS Internal", "internal"),
+        ("2001:db8::1", "public"),
+        ("fd00::1", "private"),
+    ] {
+        assert_eq!(derive(&format!(r#"{{"sourceIPAddress":"{address}"}}"#), "derived.source.network"), [class], "{address}");
+    }
+    for (identity, kind) in [
+        (r#""type":"IAMUser""#, "person"),
+        (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "service"),
+        (r#""type":"AssumedRole","principalId":"AROAX:i-0123456789abcdef0""#, "workload"),
+        (r#""type":"AssumedRole","principalId":"AROAX:ci""#, "role"),
+        (
+            r#""type":"AssumedRole","principalId":"AROAX:jo","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"}}"#,
+            "person",
+        ),
+        (r#""type":"AWSAccount""#, "unknown"),
+    ] {
+        assert_eq!(derive(&format!(r#"{{"userIdentity":{{{identity}}}}}"#), "derived.principal.kind"), [kind], "{identity}");
+    }
+    assert_eq!(derive(r#"{"responseElements":{"engine":"docdb"}}"#, "derived.engine"), ["docdb"]);
+    assert_eq!(derive(r#"{"responseElements":null}"#, "derived.engine"), [""; 0]);
+}
