@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub mod escape;
+pub mod ocsf;
+pub mod redact;
+
 /// Sigma's levels as the outside sees them, in order of urgency.
 pub use crate::rule::ast::Level;
 
@@ -60,4 +64,37 @@ pub struct Alert {
     pub count: u64,
     /// The newest event came after its window had been judged.
     pub late: bool,
+}
+
+impl Alert {
+    /// Takes secrets out of all text that came from events. What makes an alert calls it before the alert is kept or shown.
+    pub fn redact(&mut self) {
+        let clean = |text: &mut String| {
+            if let std::borrow::Cow::Owned(redacted) = redact::redact(text) {
+                *text = redacted;
+            }
+        };
+        clean(&mut self.summary);
+        self.group.iter_mut().for_each(|(_, value)| clean(value));
+        for event in &mut self.events {
+            clean(&mut event.name);
+            clean(&mut event.source);
+        }
+    }
+
+    /// The pillar tag's value, `backup` of `pillar.backup`.
+    pub fn pillar(&self) -> Option<&str> {
+        self.rule.tags.iter().find_map(|tag| tag.strip_prefix("pillar."))
+    }
+}
+
+/// A level's word, as rules write it.
+pub fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::Informational => "informational",
+        Level::Low => "low",
+        Level::Medium => "medium",
+        Level::High => "high",
+        Level::Critical => "critical",
+    }
 }
