@@ -5,6 +5,8 @@
 pub mod aws;
 pub mod metrics;
 pub mod position;
+pub mod lease;
+pub mod source;
 pub mod event;
 pub mod decode;
 pub mod rule;

@@ -1,0 +1,69 @@
+//! Polling: GetRecords, paced so that the shard's limits are never the ones to say no.
+//!
+//! In: a reader's place. Out: batches. Invariant: at most one answer of a shard is under way, and it is paid for from the
+//! budget before it is asked for.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Counters,
+    client::{self, Failure},
+    shard::{Next, Reader},
+};
+
+/// What one GetRecords may hold in memory: 10 MB of data, and the same as base64.
+const CALL_BYTES: usize = 24 << 20;
+/// Of AWS: 5 reads a second, at 2 MB a second.
+const AWS_SHARD_BYTES_PER_S: u64 = 2_000_000;
+const AWS_READ_INTERVAL_US: u64 = 200_000;
+
+impl Reader {
+    pub async fn poll(&mut self) {
+        let mut iterator: Option<String> = None;
+        loop {
+            let asked = Instant::now();
+            let reservation = self.shared.budget.reserve(CALL_BYTES).await;
+            let answer = match self.ask(&mut iterator).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    drop(reservation);
+                    match self.recover(failure).await {
+                        Next::Again => {}
+                        Next::Renew => iterator = None,
+                        Next::Over => return,
+                    }
+                    continue;
+                }
+            };
+            self.succeeded();
+            iterator = answer.next_shard_iterator;
+            let shard_end = iterator.is_none();
+            let behind_ms = answer.millis_behind_latest.map(|ms| ms.max(0) as u64);
+            let bytes: usize = answer.records.iter().map(|r| r.data.as_ref().len()).sum();
+            if self.hand_over(answer.records, behind_ms, shard_end, reservation).await.is_none() || shard_end {
+                return;
+            }
+            let pause = self.pause(bytes, behind_ms.is_some_and(|ms| ms > 0));
+            tokio::time::sleep(pause.saturating_sub(asked.elapsed())).await;
+        }
+    }
+
+    async fn ask(&mut self, iterator: &mut Option<String>) -> Result<aws_sdk_kinesis::operation::get_records::GetRecordsOutput, Failure> {
+        let current = match iterator {
+            Some(current) => current,
+            None => iterator.insert(client::iterator(&self.shared.client, &self.stream, &self.name, &self.place).await?),
+        };
+        Counters::add(&self.shared.counters.reads, 1);
+        client::records(&self.shared.client, current).await
+    }
+
+    /// The time from one question to the next: what the bytes take at the shard's rate, and not more often than allowed.
+    fn pause(&self, bytes: usize, behind: bool) -> Duration {
+        let rate = self.shared.config.shard_bytes_per_s.max(1);
+        let for_bytes = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        // An endpoint that gives more bytes is asked more often in proportion.
+        let at_least = Duration::from_micros(AWS_READ_INTERVAL_US * AWS_SHARD_BYTES_PER_S / rate);
+        let quiet = Duration::from_millis(self.shared.config.poll_interval_ms);
+        for_bytes.max(if behind { at_least } else { quiet })
+    }
+}
