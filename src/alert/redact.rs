@@ -15,10 +15,10 @@ const SHAPES: [&str; 9] = [
     r"()(?:FwoGZXIvYXdz|FQoGZXIvYXdz|FQoDYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=%]{40,}()",
     // JSON or map members, also inside escaped JSON.
     r#"(?i)(\\?"(?:[a-z_]*password|passwd|pwd|[a-z_]*secret(?:_?access_?key|_?string|_?binary)?|session_?token|auth_?token|api_?key|private_?key|client_?secret)\\?"\s*:\s*\\?")(?:[^"\\]|\\[^"])+()"#,
-    // Assignments and query parameters.
-    r#"(?i)\b((?:[a-z_-]*password|passwd|pwd|secret(?:_?access_?key)?|(?:x-amz-)?security-token|session_?token|auth_?token|api_?key|x-amz-signature|client_?secret)\s*=\s*['"]?)[^\s'"&;,<>]+()"#,
     // SQL: a literal behind IDENTIFIED BY, PASSWORD or PASSWORD(…).
     r"(?i)\b((?:identified\s+(?:with\s+\S+\s+)?(?:by|as)|(?:encrypted\s+)?password)\s*(?:=|:=|\()?\s*(?:password\s*)?N?)'(?:[^']|'')*'?()",
+    // Assignments and query parameters.
+    r#"(?i)\b((?:[a-z_-]*password|passwd|pwd|secret(?:_?access_?key)?|(?:x-amz-)?security-token|session_?token|auth_?token|api_?key|x-amz-signature|client_?secret)\s*=\s*['"]?)[^\s'"&;,<>]+()"#,
     // Headers.
     r"(?i)\b(authorization\s*[:=]\s*(?:bearer|basic|aws4-hmac-sha256)\s+)[^\r\n]+()",
     // User information of an address.
@@ -41,7 +41,7 @@ static KEY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9/+]{40,}")
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(text);
     for shape in ANY.matches(text) {
-        let replaced = EACH[shape].replace_all(&out, |found: &Captures| format!("{}{MARK}{}", &found[1], &found[2]));
+        let replaced = EACH[shape].replace_all(&out, |found: &Captures| replacement(found));
         if let Cow::Owned(changed) = replaced {
             out = Cow::Owned(changed);
         }
@@ -51,6 +51,14 @@ pub fn redact(text: &str) -> Cow<'_, str> {
         out = Cow::Owned(replaced.into_owned());
     }
     out
+}
+
+fn replacement(found: &Captures) -> String {
+    let (before, after) = (&found[1], &found[2]);
+    let secret = &found[0][before.len()..found[0].len() - after.len()];
+    // An earlier shape has been here already; what stands around its mark says more than a second mark.
+    let done = secret == MARK || secret.eq_ignore_ascii_case("password([redacted])");
+    if done { found[0].to_owned() } else { format!("{before}{MARK}{after}") }
 }
 
 /// Exactly 40 characters, cases and digits mixed as random ones are: a hash in hex or a path is none.
