@@ -29,6 +29,10 @@ pub struct RuleInfo {
     /// What the person on call should do next.
     #[serde(default)]
     pub next: Option<String>,
+    /// A rate or an absence is over when it has been quiet for so long: delivery then resolves its incident. `None` for a
+    /// deed, which stays done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_after_ms: Option<u64>,
 }
 
 /// One event that an alert rests on.
@@ -64,6 +68,13 @@ pub struct Alert {
     pub count: u64,
     /// The newest event came after its window had been judged.
     pub late: bool,
+    /// Nothing fired: what the incident told of is over (an absent feed is back).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub resolved: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Alert {

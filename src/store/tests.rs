@@ -18,6 +18,7 @@ pub(crate) fn alert(id: u128, level: Level, time_ms: i64) -> Alert {
             description: String::new(),
             false_positives: vec![],
             next: None,
+            resolve_after_ms: None,
         }),
         account: "111122223333".into(),
         region: "eu-west-1".into(),
@@ -26,6 +27,7 @@ pub(crate) fn alert(id: u128, level: Level, time_ms: i64) -> Alert {
         events: vec![],
         count: 1,
         late: false,
+        resolved: false,
     }
 }
 

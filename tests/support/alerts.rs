@@ -18,6 +18,7 @@ pub fn rule(id: &str, level: Level) -> Arc<RuleInfo> {
         description: "One principal deletes many snapshots within an hour.".into(),
         false_positives: vec!["A planned clean-up of old snapshots.".into()],
         next: Some("Ask the principal's owner; if unplanned, deny its role and copy what is left to another account.".into()),
+        resolve_after_ms: None,
     })
 }
 
@@ -39,5 +40,6 @@ pub fn alert(n: u64, level: Level) -> Alert {
         }],
         count: 12,
         late: false,
+        resolved: false,
     }
 }
