@@ -9,7 +9,7 @@ mod gzip;
 mod kpl;
 mod top;
 
-pub use document::Progress;
+pub use document::{Progress, Stream};
 pub use gzip::{MAX_INFLATED_BYTES, MAX_RATIO};
 
 use crate::event::{Context, Event};

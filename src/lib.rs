@@ -13,5 +13,7 @@ pub mod rule;
 pub mod detect;
 pub mod alert;
 pub mod store;
+pub mod pipeline;
+pub mod cli;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::position::{Position, ShardId};
 
+pub mod files;
 pub mod kinesis;
 
 /// A record as its stream keeps it: still aggregated, compressed and enveloped.

@@ -1,0 +1,173 @@
+//! The worker's loop, and the only place where the parts meet.
+//!
+//! In: bytes from a source. Out: batches of owned findings for the keeper. Invariant: every record that went in is counted once, as
+//! matched, unmatched, duplicate, left out or quarantined.
+
+mod capture;
+mod ruleset;
+
+pub use capture::Single;
+pub use ruleset::{RuleSet, Selection};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::decode::{Decoder, Defect, Item, LeftOut, Reason};
+use crate::detect::{Outcome, Scratch};
+use crate::event::Event;
+
+/// What became of the events of some records. All counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub records: u64,
+    pub bytes: u64,
+    pub events: u64,
+    pub matched: u64,
+    pub unmatched: u64,
+    pub quarantined: u64,
+    pub control_messages: u64,
+    pub digests: u64,
+    pub encrypted: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.events += other.events;
+        self.matched += other.matched;
+        self.unmatched += other.unmatched;
+        self.quarantined += other.quarantined;
+        self.control_messages += other.control_messages;
+        self.digests += other.digests;
+        self.encrypted += other.encrypted;
+    }
+
+    fn leave(&mut self, left: LeftOut) {
+        match left {
+            LeftOut::ControlMessage => self.control_messages += 1,
+            LeftOut::Digest => self.digests += 1,
+            LeftOut::Encrypted => self.encrypted += 1,
+        }
+    }
+}
+
+/// Bytes that could not be understood, owned.
+#[derive(Debug, Clone)]
+pub struct Quarantined {
+    pub reason: Reason,
+    /// Offset in the record, or in what it inflates to.
+    pub at: usize,
+    /// The first `KEPT_BYTES`.
+    pub bytes: Vec<u8>,
+}
+
+/// What is kept of a quarantined record.
+pub const KEPT_BYTES: usize = 256 << 10;
+
+/// What a worker found since it was last emptied.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub singles: Vec<Single>,
+    pub quarantined: Vec<Quarantined>,
+    pub tally: Tally,
+}
+
+impl Batch {
+    pub fn clear(&mut self) {
+        self.singles.clear();
+        self.quarantined.clear();
+        self.tally = Tally::default();
+    }
+
+    fn quarantine(&mut self, reason: Reason, at: usize, bytes: &[u8]) {
+        self.tally.quarantined += 1;
+        self.quarantined.push(Quarantined { reason, at, bytes: bytes[..bytes.len().min(KEPT_BYTES)].to_vec() });
+    }
+}
+
+/// Decodes and matches; one for each core.
+pub struct Worker {
+    rules: Arc<RuleSet>,
+    decoder: Decoder,
+    matcher: Matcher,
+    pub batch: Batch,
+}
+
+/// What the loop over events needs besides the decoder, which it borrows from.
+struct Matcher {
+    scratch: Scratch,
+    /// Equal events without an id of their own are told apart by how often they were seen in this stream.
+    occurrences: HashMap<[u8; 16], u32>,
+}
+
+/// Equal events without an id that are told apart, per stream; more count as new ones from the start again.
+const OCCURRENCES: usize = 100_000;
+
+impl Worker {
+    pub fn new(rules: Arc<RuleSet>) -> Self {
+        let matcher = Matcher { scratch: Scratch::default(), occurrences: HashMap::new() };
+        Self { rules, decoder: Decoder::default(), matcher, batch: Batch::default() }
+    }
+
+    /// One record of a stream. `arrival_ms`: when it reached the stream.
+    pub fn record(&mut self, stream: &str, data: &[u8], arrival_ms: i64) {
+        let Self { rules, decoder, matcher, batch } = self;
+        matcher.occurrences.clear();
+        batch.tally.records += 1;
+        batch.tally.bytes += data.len() as u64;
+        decoder.record(data, &mut |item| matcher.item(rules, stream, arrival_ms, item, batch));
+    }
+
+    /// A file begins: its texts share one count of occurrences.
+    pub fn begin_file(&mut self) -> crate::decode::Stream {
+        self.matcher.occurrences.clear();
+        self.batch.tally.records += 1;
+        crate::decode::Stream::default()
+    }
+
+    /// The next piece of a file, whose events' own times stand for their arrival.
+    pub fn piece(&mut self, path: &str, piece: &[u8], stream: &mut crate::decode::Stream, last: bool) -> crate::decode::Progress {
+        let Self { rules, decoder, matcher, batch } = self;
+        decoder.piece(piece, stream, last, &mut |item| matcher.item(rules, path, 0, item, batch))
+    }
+}
+
+impl Matcher {
+    fn item(&mut self, rules: &RuleSet, stream: &str, arrival_ms: i64, item: Item<'_>, batch: &mut Batch) {
+        match item {
+            Item::Event(event) => self.event(rules, stream, arrival_ms, &event, batch),
+            Item::Left(left) => batch.tally.leave(left),
+            Item::Defect(Defect { reason, at, bytes }) => batch.quarantine(reason, at, bytes),
+        }
+    }
+
+    fn event(&mut self, rules: &RuleSet, stream: &str, arrival_ms: i64, event: &Event<'_>, batch: &mut Batch) {
+        batch.tally.events += 1;
+        let Self { scratch, occurrences } = self;
+        let mut occurrence = |hash: [u8; 16]| {
+            if occurrences.len() >= OCCURRENCES {
+                occurrences.clear();
+            }
+            let count = occurrences.entry(hash).or_insert(0);
+            *count += 1;
+            *count - 1
+        };
+        let mut identity = None;
+        let Batch { singles, .. } = batch;
+        let outcome = rules.engine.judge(event, scratch, |found| {
+            let identity = *identity.get_or_insert_with(|| rules.identity(&found, stream, &mut occurrence));
+            singles.push(rules.single(&found, &identity, arrival_ms));
+        });
+        match outcome {
+            Outcome::Unmatched => batch.tally.unmatched += 1,
+            Outcome::Matched(_) => batch.tally.matched += 1,
+            Outcome::Malformed { at } => {
+                let text = match event.body {
+                    crate::event::Body::Plain(text) | crate::event::Body::Escaped(text) | crate::event::Body::Fields { text, .. } => text,
+                };
+                batch.quarantine(Reason::Json, at, text);
+            }
+        }
+    }
+}
