@@ -4,16 +4,20 @@
 //! error is well-formed Sigma 2.1.0 (or one of the documented extensions) and is never checked again.
 
 pub mod ast;
+pub mod builtin;
 mod condition;
 mod correlation;
 mod detection;
 pub mod diagnostic;
 mod extension;
 mod filter;
+mod link;
+pub mod load;
 mod meta;
 mod modifier;
 mod pattern;
 pub mod sigma;
 pub mod yaml;
 
+pub use load::{Input, LinkedCorrelation, LinkedRule, Loaded, Options, Reference, Role, RuleSet, Source, load, load_text};
 pub use modifier::Lists;

@@ -89,6 +89,13 @@ pub struct Meta {
     pub span: Span,
 }
 
+impl Meta {
+    /// What names the rule in alerts, metrics and state: its id, else its name, else its title.
+    pub fn key(&self) -> &str {
+        self.id.as_ref().or(self.name.as_ref()).map_or(&self.title.value, |named| &named.value)
+    }
+}
+
 /// The custom attribute `trailwarden:` of a rule or correlation; other engines ignore it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Extension {

@@ -95,7 +95,7 @@ fn errors_point_and_hint() {
         ("{type: event_count, rules: a, timespan: 99999d, condition: {gte: 5}}", ["ten years", "[99999d]", "shorter"]),
         ("{type: event_count, rules: a, timespan: 1h}", ["needs a condition", "[]", "gte"]),
         ("{type: event_count, rules: a, timespan: 1h, condition: {}}", ["compares with nothing", "[{", "gte"]),
-        ("{type: event_count, rules: a, timespan: 1h, condition: {ge: 5}}", ["unknown key of the condition `ge`", "[ge]", "`gte`"]),
+        ("{type: event_count, rules: a, timespan: 1h, condition: {get: 5}}", ["unknown key of the condition `get`", "[get]", "did you mean"]),
         ("{type: event_count, rules: a, timespan: 1h, condition: {gte: 1.5}}", ["whole number", "[1.5]", "quotes"]),
         ("{type: event_count, rules: a, timespan: 1h, condition: {gte: '5'}}", ["whole number", "['5']", "quotes"]),
         ("{type: event_count, rules: a, timespan: 1h, condition: a and b}", ["only temporal", "[a and b]", "gte"]),

@@ -1,0 +1,260 @@
+//! Rule files to a linked set.
+//!
+//! In: folders, files and the built-in detectors. Out: `RuleSet`, and all findings of all files. Invariant: every reference
+//! of the set is an index in range, children stand before their parents, and filters are already part of their rules.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::rule::{
+    ast::{Correlation, Document, Filter, Profile, Rule, Span},
+    builtin,
+    diagnostic::{Diagnostic, Report, Severity},
+    link,
+    modifier::Lists,
+    sigma, yaml,
+};
+
+/// Files of one run; more is a wrong folder.
+const MAX_FILES: usize = 20_000;
+/// Folders in folders; ends loops of links.
+const MAX_FOLDERS_DEEP: usize = 16;
+
+/// Where rules come from. A rule of a later input replaces one with the same id of an earlier input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    Builtin,
+    /// A rule file, or a folder of `*.yml` and `*.yaml`; `*.cases.yml` and hidden files are left out.
+    Path(PathBuf),
+}
+
+impl Input {
+    /// As on the command line: `builtin`, or a path.
+    pub fn from_argument(argument: &Path) -> Self {
+        if argument.as_os_str() == "builtin" { Self::Builtin } else { Self::Path(argument.to_owned()) }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Values of the placeholders of `expand`.
+    pub lists: Lists,
+    /// Rules of louder profiles do not run.
+    pub profile: Profile,
+}
+
+/// A file's name as it is shown, and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub name: Arc<str>,
+    pub text: Cow<'static, str>,
+}
+
+/// What a rule or correlation does in this set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role {
+    /// False: its profile is louder than the configured one, and nothing that runs refers to it.
+    pub runs: bool,
+    /// False: it only feeds correlations (none of which says `generate: true`).
+    pub alerts: bool,
+}
+
+/// Into `RuleSet::rules` or `RuleSet::correlations`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reference {
+    Rule(usize),
+    Correlation(usize),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkedRule {
+    /// With the filters that name it joined to its conditions.
+    pub rule: Rule,
+    pub role: Role,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkedCorrelation {
+    pub correlation: Correlation,
+    /// In step with `correlation.rules`; correlations among them have smaller indexes than this one.
+    pub children: Vec<Reference>,
+    pub role: Role,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RuleSet {
+    pub rules: Vec<LinkedRule>,
+    pub correlations: Vec<LinkedCorrelation>,
+    /// As written; already joined to `rules`.
+    pub filters: Vec<Filter>,
+    pub sources: Vec<Source>,
+}
+
+/// A set and what was found while it was read.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub set: RuleSet,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
+    /// All findings for people, an empty line between them.
+    pub fn render(&self, colour: bool) -> String {
+        let texts: Vec<_> = self.diagnostics.iter().map(|found| found.render(self.set.source(&found.file), colour)).collect();
+        texts.join("\n\n")
+    }
+}
+
+impl RuleSet {
+    /// The text of a file, empty if there is none of that name.
+    pub fn source(&self, name: &str) -> &str {
+        self.sources.iter().find(|source| &*source.name == name).map_or("", |source| &source.text)
+    }
+}
+
+/// Reads, checks and links all rules of `inputs`.
+pub fn load(inputs: &[Input], options: &Options) -> Loaded {
+    let mut files = Files::default();
+    let mut parsed = link::Documents::default();
+    for (input_index, input) in inputs.iter().enumerate() {
+        let first = files.sources.len();
+        match input {
+            Input::Builtin => {
+                files.sources.extend(builtin::detectors().map(|(name, text)| Source { name: format!("builtin/{name}").into(), text: text.into() }));
+            }
+            Input::Path(path) => files.read(path),
+        }
+        for source in &files.sources[first..] {
+            let file = sigma::parse(&source.name, &source.text, &options.lists);
+            files.diagnostics.extend(file.diagnostics);
+            parsed.refused.extend(file.refused);
+            for document in file.documents {
+                match document {
+                    Document::Rule(rule) => parsed.rules.push((input_index, rule)),
+                    Document::Correlation(correlation) => parsed.correlations.push((input_index, correlation)),
+                    Document::Filter(filter) => parsed.filters.push(filter),
+                }
+            }
+        }
+    }
+    let mut set = link::link(parsed, options.profile, &mut files.diagnostics);
+    set.sources = files.sources;
+    Loaded { set, diagnostics: files.diagnostics }
+}
+
+/// Reads one text as a whole set; for tests and tools.
+pub fn load_text(name: &str, text: &str, options: &Options) -> Loaded {
+    let source = Source { name: name.into(), text: text.to_owned().into() };
+    let file = sigma::parse(&source.name, text, &options.lists);
+    let mut diagnostics = file.diagnostics;
+    let mut parsed = link::Documents { refused: file.refused, ..Default::default() };
+    for document in file.documents {
+        match document {
+            Document::Rule(rule) => parsed.rules.push((0, rule)),
+            Document::Correlation(correlation) => parsed.correlations.push((0, correlation)),
+            Document::Filter(filter) => parsed.filters.push(filter),
+        }
+    }
+    let mut set = link::link(parsed, options.profile, &mut diagnostics);
+    set.sources = vec![source];
+    Loaded { set, diagnostics }
+}
+
+#[derive(Default)]
+struct Files {
+    sources: Vec<Source>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Files {
+    fn read(&mut self, path: &Path) {
+        let mut paths = Vec::new();
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                if let Err(error) = walk(path, 0, &mut paths) {
+                    return self.refuse(path, &error);
+                }
+                paths.sort();
+                if paths.is_empty() {
+                    let hint = "rules are `*.yml` files; name another folder, or `builtin`";
+                    let message = "the folder has no rules".to_owned();
+                    self.diagnostics.push(finding(Severity::Warning, path, message, hint));
+                }
+            }
+            Ok(_) => paths.push(path.to_owned()),
+            Err(error) => return self.refuse(path, &error),
+        }
+        for path in paths {
+            match read_text(&path) {
+                Ok(text) => self.sources.push(Source { name: path.display().to_string().into(), text: text.into() }),
+                Err(error) => self.refuse(&path, &error),
+            }
+        }
+    }
+
+    fn refuse(&mut self, path: &Path, error: &io::Error) {
+        let hint = "check the path and its permissions";
+        self.diagnostics.push(finding(Severity::Error, path, format!("can't be read: {error}"), hint));
+    }
+}
+
+fn finding(severity: Severity, path: &Path, message: String, hint: &str) -> Diagnostic {
+    Diagnostic { severity, file: path.display().to_string().into(), span: Span::default(), message, hint: Some(hint.into()) }
+}
+
+fn walk(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    if depth > MAX_FOLDERS_DEEP {
+        return Err(io::Error::other(format!("folders nested deeper than {MAX_FOLDERS_DEEP}")));
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        // Kubernetes mounts the versions of a ConfigMap in hidden folders and links the names to them.
+        if name.starts_with('.') {
+            continue;
+        }
+        if fs::metadata(&path)?.is_dir() {
+            walk(&path, depth + 1, paths)?;
+        } else if (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(builtin::CASES) {
+            paths.push(path);
+        }
+        if paths.len() > MAX_FILES {
+            return Err(io::Error::other(format!("more than {MAX_FILES} rule files")));
+        }
+    }
+    Ok(())
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    // One byte more than the parser takes, so that it is the parser who refuses.
+    fs::File::open(path)?.take(yaml::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        io::Error::new(io::ErrorKind::InvalidData, format!("byte {at} is not UTF-8"))
+    })
+}
+
+/// Findings about a whole set that belong to a place of some file.
+pub(in crate::rule) fn report_for<'d>(
+    file: &Arc<str>,
+    diagnostics: &'d mut Vec<Diagnostic>,
+    tell: impl FnOnce(&mut Report),
+) -> &'d mut Vec<Diagnostic> {
+    let mut report = Report::new(file.clone());
+    tell(&mut report);
+    diagnostics.extend(report.found);
+    diagnostics
+}
+
+#[cfg(test)]
+mod tests;
