@@ -1,0 +1,122 @@
+//! What one core does with CloudTrail: `cargo bench --bench core [-- EVENTS]`.
+//!
+//! In: the seeded corpus, the public Sigma rules from the shared folder, and synthetic ones. Out: a table of events a second with
+//! the ratios to gunzip alone and to the peer, all from one run. Invariant: every row reads the same events, each round runs
+//! every row once, and the best round counts; the clock is the thread's CPU time.
+
+#[path = "core/rows.rs"]
+mod rows;
+#[path = "../tests/support/rules.rs"]
+mod rules;
+#[path = "core/peer.rs"]
+mod peer;
+#[path = "../tests/support/tools.rs"]
+mod tools;
+
+use rows::{Input, Measured, Work};
+use trailwarden::{
+    demo::corpus::{Corpus, wrap::Envelopes},
+    detect::Engine,
+};
+
+const SEED: u64 = 20_260_302;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let events = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000);
+    let input = input(events);
+    println!(
+        "corpus: seed {SEED}, {} events of {} B, {:.0} MB plain, {:.0} MB as {} gz envelopes",
+        input.events,
+        input.line_bytes / input.events,
+        input.plain_bytes as f64 / 1e6,
+        input.gz_bytes as f64 / 1e6,
+        input.records.len()
+    );
+    let sets = RuleSets::load();
+    let engines: Vec<(&str, Engine)> = sets.sizes().map(|(name, texts)| (name, engine(&texts))).collect();
+    let mut work = vec![Work::gunzip()];
+    for (name, engine) in &engines {
+        work.push(Work::envelopes(name, engine));
+        if *name == "200 rules" {
+            work.push(Work::lines(name, engine));
+        }
+    }
+    let measured = rows::run(&input, &work, ROUNDS);
+    let two = engines.iter().find(|(name, _)| *name == "200 rules").map(|(_, engine)| rows::two_threads(&input, engine, ROUNDS));
+    let peers = peer::speeds(&input, &sets);
+    print_table(&measured, &peers);
+    if let Some((one, two)) = two {
+        println!("two threads, 200 rules, wall clock: {:.0} k/s against {:.0} k/s with one: {:.2} x", two / 1e3, one / 1e3, two / one);
+    }
+}
+
+fn input(events: u64) -> Input {
+    let mut input = Input::default();
+    let mut envelopes = Envelopes::new(Corpus::new(SEED));
+    while input.events < events {
+        let mut record = Vec::new();
+        input.events += u64::from(envelopes.next_record(&mut record));
+        input.add_record(record);
+    }
+    input
+}
+
+/// Texts by set: the peer reads them from folders.
+pub struct RuleSets {
+    quiet: Vec<(String, String)>,
+    flood: Vec<(String, String)>,
+    synthetic: Vec<(String, String)>,
+}
+
+impl RuleSets {
+    fn load() -> Self {
+        let found = tools::shared("sigma_aws/cloudtrail").map(|folder| rules::texts(&folder)).unwrap_or_default();
+        if found.is_empty() {
+            println!("no public rules beside the checkout: the detectors of the product stand in, and no row floods");
+        }
+        let (flood, quiet): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| name == rules::FLOOD);
+        let quiet = if quiet.is_empty() { rules::texts(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors")) } else { quiet };
+        Self { quiet, flood, synthetic: rules::synthetic(1_000) }
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = (&'static str, Vec<(String, String)>)> {
+        let with = |total: usize| {
+            let synthetic = &self.synthetic[..total.saturating_sub(self.quiet.len()).min(self.synthetic.len())];
+            [self.quiet.as_slice(), synthetic].concat()
+        };
+        let sets = [
+            ("0 rules", Vec::new()),
+            ("quiet rules", self.quiet.clone()),
+            ("200 rules", with(200)),
+            ("1000 rules", with(1_000)),
+            ("flood", [self.quiet.as_slice(), self.flood.as_slice()].concat()),
+        ];
+        sets.into_iter().filter(|(name, _)| *name != "flood" || !self.flood.is_empty())
+    }
+}
+
+fn engine(texts: &[(String, String)]) -> Engine {
+    Engine::new(&rules::parse_all(texts), []).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn print_table(measured: &[Measured], peers: &peer::Speeds) {
+    let gunzip = measured[0].events_per_s;
+    println!("{:<28} {:>9} {:>8} {:>9} {:>10} {:>9}", "one core", "k ev/s", "MB/s", "% gunzip", "x peer", "matches");
+    for row in measured {
+        let peer = peers.of(&row.name).map_or_else(|| "-".to_owned(), |speed| format!("{:.1}", row.events_per_s / speed));
+        println!(
+            "{:<28} {:>9.0} {:>8.0} {:>9.1} {:>10} {:>9}",
+            row.name,
+            row.events_per_s / 1e3,
+            row.mb_per_s,
+            100.0 * row.events_per_s / gunzip,
+            peer,
+            row.matches
+        );
+    }
+    peers.print();
+    for (row, matches) in measured.iter().filter_map(|row| Some((row, peers.matches_of(&row.name)?))) {
+        assert_eq!(row.matches, matches, "{}: the peer counts other matches", row.name);
+    }
+}

@@ -1,0 +1,182 @@
+//! The rows of the core bench: one piece of work over the whole corpus, timed by the thread's CPU clock.
+//!
+//! In: the corpus in memory. Out: events a second. Invariant: the timed part allocates nothing that the daemon would not.
+
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use cpu_time::ThreadTime;
+use trailwarden::{
+    decode::{Decoder, Item},
+    detect::{EVIDENCE_FIELDS, Engine, Scratch},
+    event::FieldId,
+};
+
+/// The corpus, as records and as pieces of lines with the very same events.
+#[derive(Default)]
+pub struct Input {
+    pub events: u64,
+    pub records: Vec<Vec<u8>>,
+    /// Whole lines, about 100 events a piece: uncompressed records.
+    pub lines: Vec<Vec<u8>>,
+    pub gz_bytes: u64,
+    pub plain_bytes: u64,
+    pub line_bytes: u64,
+}
+
+impl Input {
+    pub fn add_record(&mut self, record: Vec<u8>) {
+        let mut plain = Vec::new();
+        inflate(&mut libdeflater::Decompressor::new(), &record, &mut plain);
+        let envelope: serde_json::Value = serde_json::from_slice(&plain).expect("the corpus writes valid JSON");
+        let mut lines = Vec::new();
+        for event in envelope["logEvents"].as_array().into_iter().flatten() {
+            lines.extend_from_slice(event["message"].as_str().expect("a message is a string").as_bytes());
+            lines.push(b'\n');
+        }
+        self.gz_bytes += record.len() as u64;
+        self.plain_bytes += plain.len() as u64;
+        self.line_bytes += lines.len() as u64;
+        self.records.push(record);
+        self.lines.push(lines);
+    }
+}
+
+fn inflate(decompressor: &mut libdeflater::Decompressor, record: &[u8], plain: &mut Vec<u8>) {
+    let size = u32::from_le_bytes(record[record.len() - 4..].try_into().expect("four bytes")) as usize;
+    if plain.len() < size {
+        plain.resize(size, 0);
+    }
+    decompressor.gzip_decompress(record, &mut plain[..size]).expect("the corpus writes whole members");
+    plain.truncate(size);
+}
+
+enum Kind<'e> {
+    Gunzip,
+    Envelopes(&'e Engine),
+    Lines(&'e Engine),
+}
+
+pub struct Work<'e> {
+    pub name: String,
+    kind: Kind<'e>,
+}
+
+pub struct Measured {
+    pub name: String,
+    pub events_per_s: f64,
+    /// Of what the records inflate to.
+    pub mb_per_s: f64,
+    pub matches: u64,
+}
+
+impl<'e> Work<'e> {
+    pub fn gunzip() -> Self {
+        Self { name: "gunzip only".to_owned(), kind: Kind::Gunzip }
+    }
+
+    pub fn envelopes(name: &str, engine: &'e Engine) -> Self {
+        Self { name: name.to_owned(), kind: Kind::Envelopes(engine) }
+    }
+
+    pub fn lines(name: &str, engine: &'e Engine) -> Self {
+        Self { name: format!("{name}, lines"), kind: Kind::Lines(engine) }
+    }
+
+    /// Matches found.
+    fn pass(&self, input: &Input) -> u64 {
+        match self.kind {
+            Kind::Gunzip => {
+                let (mut decompressor, mut plain) = (libdeflater::Decompressor::new(), vec![0; 4 << 20]);
+                for record in &input.records {
+                    inflate(&mut decompressor, record, &mut plain);
+                    black_box(&plain);
+                }
+                0
+            }
+            Kind::Envelopes(engine) => input.records.iter().fold(Worker::new(engine), |worker, record| worker.record(record)).matches,
+            Kind::Lines(engine) => input.lines.iter().fold(Worker::new(engine), |worker, lines| worker.record(lines)).matches,
+        }
+    }
+}
+
+/// What a worker thread of the daemon holds; a match's evidence is written to a buffer, as an alert would be.
+struct Worker<'e> {
+    engine: &'e Engine,
+    decoder: Decoder,
+    scratch: Scratch,
+    evidence: Vec<FieldId>,
+    told: Vec<u8>,
+    events: u64,
+    matches: u64,
+}
+
+impl<'e> Worker<'e> {
+    fn new(engine: &'e Engine) -> Self {
+        let evidence = EVIDENCE_FIELDS.iter().filter_map(|name| engine.field(name)).collect();
+        Self { engine, decoder: Decoder::default(), scratch: Scratch::default(), evidence, told: Vec::new(), events: 0, matches: 0 }
+    }
+
+    fn record(mut self, data: &[u8]) -> Self {
+        let Self { engine, decoder, scratch, evidence, told, events, matches } = &mut self;
+        decoder.record(data, &mut |item| {
+            let Item::Event(event) = item else { panic!("the corpus has events only: {item:?}") };
+            *events += 1;
+            engine.judge(&event, scratch, |found| {
+                *matches += 1;
+                told.clear();
+                for field in evidence.iter() {
+                    told.extend_from_slice(found.first(*field).unwrap_or_default());
+                }
+                black_box(&told);
+            });
+        });
+        self
+    }
+}
+
+/// Each round runs every piece of work once, so that drift of the machine hits all alike; the best round counts.
+pub fn run(input: &Input, work: &[Work<'_>], rounds: usize) -> Vec<Measured> {
+    let mut best: Vec<(f64, u64)> = vec![(f64::INFINITY, 0); work.len()];
+    for _ in 0..rounds {
+        for (work, best) in work.iter().zip(&mut best) {
+            let start = ThreadTime::now();
+            let matches = black_box(work.pass(input));
+            let spent = start.elapsed().as_secs_f64();
+            if spent < best.0 {
+                *best = (spent, matches);
+            }
+        }
+    }
+    let told = |(work, (spent, matches)): (&Work<'_>, &(f64, u64))| Measured {
+        name: work.name.clone(),
+        events_per_s: input.events as f64 / spent,
+        mb_per_s: input.plain_bytes as f64 / spent / 1e6,
+        matches: *matches,
+    };
+    work.iter().zip(&best).map(told).collect()
+}
+
+/// Events a second by the wall clock, with one thread and with two that take records in turn.
+pub fn two_threads(input: &Input, engine: &Engine, rounds: usize) -> (f64, f64) {
+    let wall = |threads: usize| {
+        let next = AtomicUsize::new(0);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let mut worker = Worker::new(engine);
+                    while let Some(record) = input.records.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        worker = worker.record(record);
+                    }
+                    black_box(worker.events);
+                });
+            }
+        });
+        input.events as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..rounds).fold((0.0, 0.0), |(one, two): (f64, f64), _| (one.max(wall(1)), two.max(wall(2))))
+}
