@@ -7,6 +7,7 @@ mod document;
 mod envelope;
 mod gzip;
 mod kpl;
+pub mod log;
 mod top;
 
 pub use document::{Progress, Stream};

@@ -3,6 +3,7 @@
 //! Data passes the modules in the order in which they stand here.
 
 pub mod aws;
+pub mod redact;
 pub mod metrics;
 pub mod position;
 pub mod lease;
