@@ -4,10 +4,10 @@
 //! matched, unmatched, duplicate, left out or quarantined.
 
 mod capture;
-mod ruleset;
+mod detectors;
 
 pub use capture::Single;
-pub use ruleset::{RuleSet, Selection};
+pub use detectors::Detectors;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Batch {
 
 /// Decodes and matches; one for each core.
 pub struct Worker {
-    rules: Arc<RuleSet>,
+    rules: Arc<Detectors>,
     decoder: Decoder,
     matcher: Matcher,
     pub batch: Batch,
@@ -105,7 +105,7 @@ struct Matcher {
 const OCCURRENCES: usize = 100_000;
 
 impl Worker {
-    pub fn new(rules: Arc<RuleSet>) -> Self {
+    pub fn new(rules: Arc<Detectors>) -> Self {
         let matcher = Matcher { scratch: Scratch::default(), occurrences: HashMap::new() };
         Self { rules, decoder: Decoder::default(), matcher, batch: Batch::default() }
     }
@@ -134,7 +134,7 @@ impl Worker {
 }
 
 impl Matcher {
-    fn item(&mut self, rules: &RuleSet, stream: &str, arrival_ms: i64, item: Item<'_>, batch: &mut Batch) {
+    fn item(&mut self, rules: &Detectors, stream: &str, arrival_ms: i64, item: Item<'_>, batch: &mut Batch) {
         match item {
             Item::Event(event) => self.event(rules, stream, arrival_ms, &event, batch),
             Item::Left(left) => batch.tally.leave(left),
@@ -142,7 +142,7 @@ impl Matcher {
         }
     }
 
-    fn event(&mut self, rules: &RuleSet, stream: &str, arrival_ms: i64, event: &Event<'_>, batch: &mut Batch) {
+    fn event(&mut self, rules: &Detectors, stream: &str, arrival_ms: i64, event: &Event<'_>, batch: &mut Batch) {
         batch.tally.events += 1;
         let Self { scratch, occurrences } = self;
         let mut occurrence = |hash: [u8; 16]| {

@@ -2,40 +2,68 @@
 //!
 //! In: `--rules`. Out: a compiled set, or everything that is wrong. Invariant: a broken rule stops the command.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use crate::pipeline::RuleSet;
-use crate::rule::Lists;
-use crate::rule::ast::Document;
-use crate::rule::sigma;
+use crate::pipeline::Detectors;
+use crate::rule::ast::Profile;
+use crate::rule::{self, Input, Options};
 
-pub fn load(folders: &[PathBuf]) -> anyhow::Result<RuleSet> {
-    let built_in = [PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/detectors"))];
-    let folders = if folders.is_empty() { &built_in[..] } else { folders };
-    let mut rules = Vec::new();
-    let mut errors = 0;
-    for path in crate::source::files::walk(folders)?.iter().filter(|p| is_rule(p)) {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let parsed = sigma::parse(&Arc::from(path.display().to_string()), &text, &Lists::default());
-        for diagnostic in parsed.diagnostics.iter().filter(|d| d.is_error()) {
-            errors += 1;
-            eprintln!("{}", diagnostic.render(&text, false));
-        }
-        rules.extend(parsed.documents.into_iter().filter_map(|d| match d {
-            Document::Rule(rule) => Some(rule),
-            _ => None,
-        }));
-    }
-    if errors > 0 {
-        bail!("{errors} errors in the rules");
-    }
-    RuleSet::new(rules).map_err(|errors| anyhow::anyhow!("{errors:?}"))
+/// Options of every command that runs rules.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RuleArgs {
+    /// Folder or file of rules in place of the built-in ones; `builtin` names those (repeatable)
+    #[arg(long = "rules", value_name = "DIR")]
+    pub rules: Vec<PathBuf>,
+    /// How loud: pages only, the usual, or everything
+    #[arg(long, value_enum, default_value_t = ProfileArg::Standard)]
+    pub profile: ProfileArg,
 }
 
-fn is_rule(path: &Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(".cases.yml")
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProfileArg {
+    Quiet,
+    Standard,
+    Paranoid,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(profile: ProfileArg) -> Self {
+        match profile {
+            ProfileArg::Quiet => Profile::Quiet,
+            ProfileArg::Standard => Profile::Standard,
+            ProfileArg::Paranoid => Profile::Paranoid,
+        }
+    }
+}
+
+/// As on the command line: nothing means the built-in detectors.
+pub fn inputs(arguments: &[PathBuf]) -> Vec<Input> {
+    if arguments.is_empty() { vec![Input::Builtin] } else { arguments.iter().map(|a| Input::from_argument(a)).collect() }
+}
+
+/// Loads and compiles. Errors are shown whole, on stderr.
+///
+/// # Errors
+/// How many errors there were.
+pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
+    let options = Options { profile: arguments.profile.into(), ..Options::default() };
+    let mut loaded = rule::load(&inputs(&arguments.rules), &options);
+    loaded.diagnostics.retain(rule::diagnostic::Diagnostic::is_error);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if loaded.has_errors() {
+        eprintln!("{}", loaded.render(colour));
+        bail!("{} errors in the rules; `trailwarden check` shows the warnings too", loaded.diagnostics.len());
+    }
+    Detectors::new(&loaded.set).map_err(|errors| {
+        let mut report = String::new();
+        for error in &errors {
+            let Some(meta) = loaded.set.rules.iter().filter(|r| r.role.runs).nth(error.rule).map(|r| &r.rule.meta) else { continue };
+            let (line, column) = rule::diagnostic::line_and_column(loaded.set.source(&meta.file), error.span.start as usize);
+            report.push_str(&format!("\n{}:{line}:{column}: {error}", meta.file));
+        }
+        anyhow::anyhow!("rules that can't be compiled:{report}")
+    })
 }

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::decode::Progress;
-use crate::pipeline::{Batch, Quarantined, RuleSet, Single, Tally, Worker};
+use crate::pipeline::{Batch, Detectors, Quarantined, Single, Tally, Worker};
 use crate::rule::ast::Level;
 use crate::source::files::{self, Pieces};
 
@@ -26,9 +26,8 @@ pub struct Args {
     /// Files and folders, packed with gzip or not; `-` is stdin
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// Folder of rules in place of the built-in ones; `builtin` names those (repeatable)
-    #[arg(long = "rules", value_name = "DIR")]
-    rules: Vec<PathBuf>,
+    #[command(flatten)]
+    rules: super::rules::RuleArgs,
     /// How findings are printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -158,7 +157,7 @@ fn read_file(path: &Arc<Path>, worker: &mut Worker, sender: &mpsc::SyncSender<Me
 }
 
 struct Printer<'o> {
-    rules: Arc<RuleSet>,
+    rules: Arc<Detectors>,
     format: Format,
     out: BufWriter<io::StdoutLock<'o>>,
     tally: Tally,

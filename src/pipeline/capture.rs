@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::ruleset::{Piece, RuleSet};
+use super::detectors::{Detectors, Piece};
 use crate::alert::EventRef;
 use crate::detect::Match;
 use crate::event::{Body, FieldId, Kind, time};
@@ -51,7 +51,7 @@ fn hash(parts: &[&[u8]]) -> [u8; 16] {
     id
 }
 
-impl RuleSet {
+impl Detectors {
     /// `occurrence` numbers equal events that have no id, within their stream.
     pub(super) fn identity(&self, found: &Match<'_>, stream: &str, occurrence: &mut dyn FnMut([u8; 16]) -> u32) -> Identity {
         let first = |name| found.first(self.evidence.id(name));

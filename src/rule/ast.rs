@@ -107,6 +107,8 @@ pub struct Extension {
     pub scope: Scope,
     /// Fields that make one incident of several single-event findings; empty: each event its own.
     pub group: Vec<Spanned<String>>,
+    /// The incident counts as over when nothing was added to it for so long.
+    pub resolve_after_ms: Option<u64>,
     /// Makes the rule's matches evidence of a stateful extension instead of alerts.
     pub state: Option<Spanned<State>>,
 }

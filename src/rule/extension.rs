@@ -10,7 +10,7 @@ use crate::rule::{
     yaml::Node,
 };
 
-const KEYS: [&str; 6] = ["summary", "next", "profile", "scope", "group", "state"];
+const KEYS: [&str; 7] = ["summary", "next", "profile", "scope", "group", "resolve-after", "state"];
 const PROFILES: [(&str, Profile); 3] = [("quiet", Profile::Quiet), ("standard", Profile::Standard), ("paranoid", Profile::Paranoid)];
 const SCOPES: [(&str, Scope); 2] = [("account", Scope::Account), ("organization", Scope::Organization)];
 
@@ -31,6 +31,7 @@ pub(in crate::rule) fn parse(node: &Node, report: &mut Report) -> Extension {
     ext.profile = node.get("profile").and_then(|node| choice(node, "profile", &PROFILES, report)).unwrap_or_default();
     ext.scope = node.get("scope").and_then(|node| choice(node, "scope", &SCOPES, report)).unwrap_or_default();
     ext.group = node.get("group").map_or_else(Vec::new, |node| texts(node, "group", report));
+    ext.resolve_after_ms = node.get("resolve-after").and_then(|node| duration_ms(node, "resolve-after", report));
     ext.state = node.get("state").and_then(|node| Some(Spanned { value: state(node, report)?, span: node.span }));
     ext
 }

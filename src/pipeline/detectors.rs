@@ -7,25 +7,15 @@ use std::sync::Arc;
 use crate::alert::RuleInfo;
 use crate::detect::{CompileError, EVIDENCE_FIELDS, Engine};
 use crate::event::FieldId;
-use crate::rule::ast::{Level, Meta, Profile, Rule};
-
-/// Which of the loaded rules run.
-#[derive(Debug, Clone, Copy)]
-pub struct Selection {
-    pub profile: Profile,
-    pub least_level: Level,
-}
-
-impl Default for Selection {
-    fn default() -> Self {
-        Self { profile: Profile::Standard, least_level: Level::Informational }
-    }
-}
+use crate::rule::ast::{Correlation, Meta, Rule};
+use crate::rule::{LinkedCorrelation, LinkedRule, RuleSet};
 
 #[derive(Debug)]
-pub struct RuleSet {
+pub struct Detectors {
     pub engine: Engine,
+    /// Those that run.
     pub rules: Vec<Rule>,
+    pub correlations: Vec<Correlation>,
     /// As alerts tell them, by rule.
     pub infos: Vec<Arc<RuleInfo>>,
     pub(super) captures: Vec<Capture>,
@@ -63,10 +53,13 @@ impl Evidence {
 
 const DEFAULT_SUMMARY: &str = "{userIdentity.arn} called {eventName} from {sourceIPAddress}";
 
-impl RuleSet {
+impl Detectors {
     /// # Errors
     /// Rules that can't be compiled.
-    pub fn new(rules: Vec<Rule>) -> Result<Self, Vec<CompileError>> {
+    pub fn new(set: &RuleSet) -> Result<Self, Vec<CompileError>> {
+        let rules: Vec<Rule> = set.rules.iter().filter(|r| r.role.runs).map(|LinkedRule { rule, .. }| rule.clone()).collect();
+        let running = set.correlations.iter().filter(|c| c.role.runs);
+        let correlations = running.map(|LinkedCorrelation { correlation, .. }| correlation.clone()).collect();
         let templates: Vec<_> = rules.iter().map(|r| template(r.meta.ext.summary.as_ref().map_or(DEFAULT_SUMMARY, |s| &s.value))).collect();
         let names = templates.iter().flatten().filter_map(|(is_field, text)| is_field.then_some(text.as_str()));
         let groups = rules.iter().flat_map(|r| &r.meta.ext.group).map(|g| g.value.as_str());
@@ -79,7 +72,7 @@ impl RuleSet {
         let captures = captures.collect();
         let infos = rules.iter().map(|r| Arc::new(info(&r.meta))).collect();
         let evidence = Evidence { ids: EVIDENCE_FIELDS.map(id) };
-        Ok(Self { engine, infos, captures, evidence, rules })
+        Ok(Self { engine, infos, captures, evidence, rules, correlations })
     }
 }
 
@@ -93,7 +86,7 @@ fn info(meta: &Meta) -> RuleInfo {
         description: meta.description.clone(),
         false_positives: meta.false_positives.clone(),
         next: meta.ext.next.clone(),
-        resolve_after_ms: None,
+        resolve_after_ms: meta.ext.resolve_after_ms,
     }
 }
 
