@@ -14,6 +14,7 @@ pub mod rule;
 pub mod detect;
 pub mod alert;
 pub mod store;
+pub mod sink;
 pub mod pipeline;
 pub mod cli;
 #[cfg(feature = "demo")]

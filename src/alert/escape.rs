@@ -61,6 +61,24 @@ pub fn label(text: &str, max_chars: usize) -> String {
     limit(&plain(text), max_chars).into_owned()
 }
 
+/// For JSON that may meet a terminal: what `plain` would strip stays, as `\u` escapes. `serialized` is valid JSON on one line,
+/// where such characters stand inside strings only.
+pub fn json(serialized: String) -> String {
+    let is_live = |c: char| !c.is_ascii() && (is_stripped(c) || is_space(c)) || c == '\u{7f}';
+    if !serialized.chars().any(is_live) {
+        return serialized;
+    }
+    let mut out = String::with_capacity(serialized.len() + 16);
+    for c in serialized.chars() {
+        if is_live(c) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// For a header or an SNS subject: one line of visible ASCII, at most `max_chars` long; the rest becomes `?`.
 pub fn header(text: &str, max_chars: usize) -> String {
     let ascii: String = plain(text).chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(max_chars).collect();
@@ -100,6 +118,14 @@ mod tests {
         assert_eq!(slack(hostile), "[2J&lt;!channel&gt; &lt;https://evil|ok&gt; # HELP31m 'x' \"y\" \u{2019}z\u{2019} \u{2217}b\u{2217}");
         assert_eq!(html(hostile), "[2J&lt;!channel&gt; &lt;https://evil|ok&gt; # HELP31m &#39;x&#39; &quot;y&quot; `z` *b*");
         assert_eq!(header("Größe\r\nBcc: x", 100), "Gr??e  Bcc: x");
+    }
+
+    #[test]
+    fn json_keeps_its_value_and_loses_its_bite() {
+        let value = serde_json::json!({ "a": "\u{9b}x\u{202e}\u{e0041}\u{7f}\u{1b}é" });
+        let text = json(value.to_string());
+        assert_eq!(text, "{\"a\":\"\\u009bx\\u202e\\udb40\\udc41\\u007f\\u001bé\"}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]
