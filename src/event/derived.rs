@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::{Event, FieldId, Schema, Slots, ValueKind};
 
 /// A derived field: its name, its group's bit and what it says.
-pub const FIELDS: [(&str, u32, &str); 10] = [
+pub const FIELDS: [(&str, u32, &str); 11] = [
     ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
     ("derived.policy.foreign_account", POLICY, "each account that a statement allows and that is not the event's own"),
     ("derived.policy.foreign_principal", POLICY, "each principal of such an account, as the policy writes it"),
@@ -21,12 +21,17 @@ pub const FIELDS: [(&str, u32, &str); 10] = [
     ("derived.engine", ENGINE, "the database engine of an RDS-API call: `postgres`, `aurora-mysql`, `neptune`, `docdb`, …"),
     ("derived.source.network", NETWORK, "`public`, `private`, `aws-service`, `internal` or `other`, from sourceIPAddress"),
     ("derived.principal.kind", PRINCIPAL, "`person`, `workload`, `service`, `role` (a session that could be either) or `unknown`"),
+    ("derived.foreign_account.<field>", FOREIGN, "each account in the values of `<field>`, an ARN or twelve digits, that is not the event's own"),
 ];
 
 const POLICY: u32 = 1;
 const ENGINE: u32 = 2;
 const NETWORK: u32 = 4;
 const PRINCIPAL: u32 = 8;
+const FOREIGN: u32 = 16;
+
+/// What follows names the field whose accounts are wanted.
+pub(super) const FOREIGN_PREFIX: &str = "derived.foreign_account.";
 
 /// Where calls put policy documents, as JSON in a string or as an object.
 const POLICIES: [&str; 9] = [
@@ -41,7 +46,7 @@ const POLICIES: [&str; 9] = [
     "requestParameters.CreateVpcEndpointRequest.PolicyDocument",
 ];
 const ENGINES: [&str; 2] = ["responseElements.engine", "requestParameters.engine"];
-const PRINCIPALS: [&str; 10] = [
+const PRINCIPALS: [&str; 11] = [
     "userIdentity.type",
     "userIdentity.principalId",
     "userIdentity.invokedBy",
@@ -49,6 +54,7 @@ const PRINCIPALS: [&str; 10] = [
     "userIdentity.sessionContext.sessionIssuer.arn",
     "userIdentity.sessionContext.ec2RoleDelivery",
     "userIdentity.accessKeyId",
+    "userIdentity.sessionContext.attributes.mfaAuthenticated",
     "sessionCredentialFromConsole",
     "eventType",
     "userIdentity.accountId",
@@ -57,13 +63,21 @@ const OWN_ACCOUNT: [&str; 2] = ["recipientAccountId", "userIdentity.accountId"];
 
 /// The bit of a derived field's group, 0 for any other name.
 pub fn mask(name: &str) -> u32 {
+    if foreign_source(name).is_some() {
+        return FOREIGN;
+    }
     FIELDS.iter().find(|(field, ..)| *field == name).map_or(0, |(_, mask, _)| *mask)
+}
+
+/// The field that a `derived.foreign_account.<field>` is made of, besides its group's.
+pub fn foreign_source(name: &str) -> Option<&str> {
+    name.strip_prefix(FOREIGN_PREFIX).filter(|source| !source.is_empty())
 }
 
 /// The fields that a group is made of.
 pub fn sources(mask: u32) -> impl Iterator<Item = &'static str> {
     let groups: [(u32, &[&str]); 5] =
-        [(POLICY, &POLICIES), (POLICY, &OWN_ACCOUNT), (ENGINE, &ENGINES), (NETWORK, &["sourceIPAddress"]), (PRINCIPAL, &PRINCIPALS)];
+        [(POLICY, &POLICIES), (POLICY | FOREIGN, &OWN_ACCOUNT), (ENGINE, &ENGINES), (NETWORK, &["sourceIPAddress"]), (PRINCIPAL, &PRINCIPALS)];
     groups.into_iter().filter(move |(group, _)| group & mask != 0).flat_map(|(_, names)| names.iter().copied())
 }
 
@@ -94,6 +108,30 @@ pub fn fill(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
         let kind = principal_kind(|name| first(schema, slots, body, name).unwrap_or_default());
         push(schema, slots, "derived.principal.kind", kind.as_bytes());
     }
+    if wanted & FOREIGN != 0 {
+        foreign_accounts(schema, event, body, slots, scratch);
+    }
+}
+
+/// Whom a call names outside of its own account: whom it shares with, whose key, vault or stream it uses.
+fn foreign_accounts(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, scratch: &mut Scratch) {
+    own_account(schema, event, body, slots, scratch);
+    for &(source, target) in schema.foreign() {
+        scratch.text.clear();
+        for account in slots.get(source).filter_map(|value| policy::account_of(slots.text(body, value)?)) {
+            if account != scratch.account {
+                scratch.text.extend_from_slice(account);
+            }
+        }
+        for account in scratch.text.chunks(policy::ACCOUNT_DIGITS) {
+            slots.push_text(target, account);
+        }
+    }
+}
+
+fn own_account(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &Slots, scratch: &mut Scratch) {
+    let own = OWN_ACCOUNT.iter().find_map(|name| first(schema, slots, body, name)).unwrap_or(event.context.account.as_bytes());
+    copy(&mut scratch.account, Some(own));
 }
 
 fn first<'a>(schema: &Schema, slots: &'a Slots, body: &'a [u8], name: &str) -> Option<&'a [u8]> {
@@ -113,8 +151,7 @@ fn push(schema: &Schema, slots: &mut Slots, name: &str, text: &[u8]) {
 }
 
 fn policies(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, scratch: &mut Scratch) {
-    let own = OWN_ACCOUNT.iter().find_map(|name| first(schema, slots, body, name)).unwrap_or(event.context.account.as_bytes());
-    copy(&mut scratch.account, Some(own));
+    own_account(schema, event, body, slots, scratch);
     let fields = policy::Targets::new(|name: &str| -> Option<FieldId> { schema.id(name) });
     for name in POLICIES {
         let value = schema.id(name).and_then(|field| slots.get(field).find(|v| v.kind != ValueKind::Null));
@@ -158,10 +195,13 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
         b"AssumedRole" | b"Role" | b"FederatedUser" | b"WebIdentityUser" => {}
         _ => return "unknown",
     }
+    let session = value("userIdentity.principalId").rsplit(|b| *b == b':').next().unwrap_or_default();
+    // Machines have no second factor, and nobody names a machine's session by an e-mail address.
     let person = value("sessionCredentialFromConsole") == b"true"
+        || value("userIdentity.sessionContext.attributes.mfaAuthenticated") == b"true"
+        || session.contains(&b'@')
         || contains(issuer, "/AWSReservedSSO_")
         || contains(issuer, "role/aws-reserved/sso.amazonaws.com/");
-    let session = value("userIdentity.principalId").rsplit(|b| *b == b':').next().unwrap_or_default();
     if person {
         "person"
     } else if !value("userIdentity.inScopeOf.issuerType").is_empty()

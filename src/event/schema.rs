@@ -16,6 +16,8 @@ pub struct Schema {
     names: Vec<Box<str>>,
     ids: HashMap<Box<str>, FieldId>,
     nodes: Vec<Node>,
+    /// `derived.foreign_account.<field>`: the field and the derived one.
+    foreign: Vec<(FieldId, FieldId)>,
 }
 
 /// Index of a node; 0 is the root.
@@ -48,6 +50,11 @@ impl Schema {
         &self.names[usize::from(id.0)]
     }
 
+    /// The fields whose foreign accounts are wanted, and where they go.
+    pub(super) fn foreign(&self) -> &[(FieldId, FieldId)] {
+        &self.foreign
+    }
+
     pub fn id(&self, name: &str) -> Option<FieldId> {
         self.ids.get(name).copied()
     }
@@ -67,7 +74,10 @@ impl Schema {
         let id = FieldId(u16::try_from(self.names.len()).expect("rule sets name fewer than 65,536 fields"));
         self.names.push(name.into());
         self.ids.insert(name.into(), id);
-        if !name.starts_with("derived.") {
+        if let Some(source) = super::derived::foreign_source(name) {
+            let source = self.add(source);
+            self.foreign.push((source, id));
+        } else if !name.starts_with("derived.") {
             self.insert(name, id);
         }
         id

@@ -25,6 +25,9 @@ const NARROWING: [&str; 16] = [
     "saml:aud",
 ];
 
+/// Digits of an account's number.
+pub(super) const ACCOUNT_DIGITS: usize = 12;
+
 const STATEMENT_FIELDS: [&str; 7] = ["Effect", "Principal", "Principal.AWS", "Action", "NotAction", "Resource", "Condition"];
 
 /// The derived fields that the loaded rules name.
@@ -188,7 +191,7 @@ fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// The account of `arn:aws:iam::123456789012:…`, or the twelve digits themselves.
-fn account_of(principal: &[u8]) -> Option<&[u8]> {
+pub(super) fn account_of(principal: &[u8]) -> Option<&[u8]> {
     let account = if principal.starts_with(b"arn:") { principal.split(|b| *b == b':').nth(4)? } else { principal };
-    (account.len() == 12 && account.iter().all(u8::is_ascii_digit)).then_some(account)
+    (account.len() == ACCOUNT_DIGITS && account.iter().all(u8::is_ascii_digit)).then_some(account)
 }

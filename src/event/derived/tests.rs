@@ -69,6 +69,8 @@ fn addresses_and_callers() {
         (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "service"),
         (r#""type":"AssumedRole","principalId":"AROAX:i-0123456789abcdef0""#, "workload"),
         (r#""type":"AssumedRole","principalId":"AROAX:ci""#, "role"),
+        (r#""type":"AssumedRole","principalId":"AROAX:jo@example.com""#, "person"),
+        (r#""type":"AssumedRole","principalId":"AROAX:jo","sessionContext":{"attributes":{"mfaAuthenticated":"true"}}"#, "person"),
         (
             r#""type":"AssumedRole","principalId":"AROAX:jo","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"}}"#,
             "person",
@@ -76,6 +78,15 @@ fn addresses_and_callers() {
         (r#""type":"AWSAccount""#, "unknown"),
     ] {
         assert_eq!(derive(&format!(r#"{{"userIdentity":{{{identity}}}}}"#), "derived.principal.kind"), [kind], "{identity}");
+    }
+    let own = r#""recipientAccountId":"111122223333","requestParameters""#;
+    for (parameters, accounts) in [
+        (r#"{"valuesToAdd":["111122223333","999988887777","all"]}"#, &["999988887777"][..]),
+        (r#"{"valuesToAdd":"arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-123456789012"}"#, &["444455556666"]),
+        (r#"{"valuesToAdd":"arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-123456789012"}"#, &[]),
+        (r#"{"other":"999988887777"}"#, &[]),
+    ] {
+        assert_eq!(derive(&format!("{{{own}:{parameters}}}"), "derived.foreign_account.requestParameters.valuesToAdd"), accounts, "{parameters}");
     }
     assert_eq!(derive(r#"{"responseElements":{"engine":"docdb"}}"#, "derived.engine"), ["docdb"]);
     assert_eq!(derive(r#"{"responseElements":null}"#, "derived.engine"), [""; 0]);
