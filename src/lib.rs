@@ -5,6 +5,7 @@
 pub mod aws;
 pub mod redact;
 pub mod metrics;
+pub mod correlate;
 pub mod position;
 pub mod lease;
 pub mod source;
