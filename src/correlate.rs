@@ -13,8 +13,10 @@ pub mod runs;
 pub mod timeline;
 pub mod window;
 
-pub use inputs::{Entry, Inputs};
+pub use inputs::{Entry, Head, Inputs};
 pub use plan::{Feed, FeedId, Kind, Node, Plan};
+
+pub use crate::rule::ast::Scope;
 
 /// Half of a SHA-256: identities, groups, values, alert ids.
 pub type Id = [u8; 16];

@@ -10,7 +10,9 @@ use crate::{
     position::{Position, SequenceNumber, ShardId},
 };
 
+pub mod keeper;
 pub mod memory;
+pub mod overlay;
 
 pub use memory::MemoryStore;
 
@@ -129,7 +131,7 @@ pub trait Store: Send + Sync {
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], visit: Visit) -> Result<()>;
 
     /// All changes or none. An error means that none of them counts.
-    fn commit(&self, changes: &[Change]) -> Result<()>;
+    fn commit(&self, changes: Vec<Change>) -> Result<()>;
 
     /// Bytes of rows, keys included: estimated in memory, the file's length on disk.
     fn bytes(&self) -> u64;
@@ -163,7 +165,7 @@ pub trait Store: Send + Sync {
 
     /// One already removed is no error.
     fn outbox_remove(&self, keys: &[OutboxKey]) -> Result<()> {
-        self.commit(&keys.iter().map(remove).collect::<Vec<_>>())
+        self.commit(keys.iter().map(remove).collect())
     }
 
     /// Rows of a namespace whose key begins with `prefix`, in key order.
@@ -179,7 +181,7 @@ pub trait Store: Send + Sync {
 
     /// One atomic batch over any namespaces and the outbox.
     fn kv_write(&self, ops: &[KvOp]) -> Result<()> {
-        let changes: Vec<Change> = ops
+        let changes = ops
             .iter()
             .map(|op| match op {
                 KvOp::Put { namespace, key, value } => {
@@ -189,7 +191,7 @@ pub trait Store: Send + Sync {
                 KvOp::Remove(key) => remove(key),
             })
             .collect();
-        self.commit(&changes)
+        self.commit(changes)
     }
 
     /// Where each shard stands; written by the keeper in the batch that holds its findings.

@@ -145,9 +145,7 @@ impl<'a> Entry<'a> {
         let inputs = self.inputs;
         let at = self.fields.start + index;
         let range = match inputs.fields.get(at) {
-            Some(start) if at < self.fields.end => {
-                *start as usize..inputs.fields.get(at + 1).map_or(inputs.values.len(), |next| *next as usize)
-            }
+            Some(start) if at < self.fields.end => *start as usize..inputs.fields.get(at + 1).map_or(inputs.values.len(), |next| *next as usize),
             _ => 0..0,
         };
         inputs.values[range].iter().map(|(start, end)| &inputs.text[*start as usize..*end as usize])

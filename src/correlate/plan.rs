@@ -143,6 +143,8 @@ pub struct Node {
     pub cell_ms: i64,
     pub kind: Kind,
     pub values: Values,
+    /// Names of the value fields.
+    pub fields: Vec<String>,
     /// How many rules feed it.
     pub rules: usize,
     /// Fires the moment it is true; else its windows are judged at the frontier.
@@ -152,6 +154,24 @@ pub struct Node {
     pub parents: Vec<Parent>,
     /// It alerts by itself: nothing refers to it, or something does with `generate`.
     pub alerts: bool,
+}
+
+impl Node {
+    /// Its findings are evidence of another correlation.
+    pub fn chained(&self) -> bool {
+        !self.parents.is_empty()
+    }
+
+    /// Distinct things that fire a prompt count; what a fired cell must keep.
+    pub fn least_count(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Distinct { bounds, .. } if self.prompt => {
+                let least = number::least(bounds);
+                usize::try_from(least.div_euclid(1_000_000) + i128::from(least.rem_euclid(1_000_000) != 0)).ok()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a rule set, and where.

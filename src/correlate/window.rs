@@ -3,7 +3,7 @@
 //! In: items in any order, repeats welcome. Out: at which times a window that ends there satisfies the rule. A window is
 //! `[a − timespan, a]`, both ends included, and ends at an item. Invariant: answers depend on the set of items alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Id, Item,
@@ -28,7 +28,7 @@ pub enum Window {
 }
 
 /// What the window counts, once while any of its occurrences is in the window.
-type Key = (Id, Id);
+pub type Key = (Id, Id);
 
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -61,11 +61,7 @@ impl Window {
     /// The first time within `from..=until` at which a prompt rule's window holds.
     pub fn first_holding(&self, node: &Node, from: i64, until: i64) -> Option<i64> {
         match (self, &node.kind) {
-            (Self::Lines(lines), Kind::Distinct { bounds, .. }) => {
-                // A count is compared in millionths; rounding up loses nothing, counts are whole.
-                let least = number::least(bounds).div_euclid(1_000_000) + i128::from(number::least(bounds).rem_euclid(1_000_000) != 0);
-                lines.lines.first()?.first_at_least(from, until, least)
-            }
+            (Self::Lines(lines), Kind::Distinct { .. }) => lines.lines.first()?.first_at_least(from, until, node.least_count().unwrap_or(0) as i128),
             (Self::Lines(lines), Kind::Sum { bounds }) => lines.lines.first()?.first_at_least(from, until, number::least(bounds)),
             (Self::Tags(times), Kind::Expression { expression }) => first_present(times, expression, node.timespan_ms, from, until),
             (Self::Tags(times), Kind::Ordered { expression }) => first_ordered(times, expression, node.timespan_ms, from, until),
@@ -101,9 +97,7 @@ impl Window {
     /// Heap bytes, about.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Lines(lines) => {
-                lines.seen.len() * size_of::<(Key, i64)>() * 3 / 2 + lines.lines.iter().map(Timeline::bytes).sum::<usize>()
-            }
+            Self::Lines(lines) => lines.seen.len() * size_of::<(Key, i64)>() * 3 / 2 + lines.lines.iter().map(Timeline::bytes).sum::<usize>(),
             Self::Tags(times) => times.iter().map(|t| 24 + t.len() * 12).sum(),
             Self::Drops(drops) => drops.bytes(),
         }
@@ -117,9 +111,12 @@ impl Lines {
 
     /// An occurrence adds its weight to the windows that no neighbouring occurrence of the same key already covers.
     fn insert(&mut self, node: &Node, item: &Item) {
-        let (t, span) = (item.time_ms, node.timespan_ms);
+        self.add(node, key(&node.kind, item), item.time_ms, number::from_bytes(item.value));
+    }
+
+    fn add(&mut self, node: &Node, key: Key, t: i64, value: i128) {
+        let span = node.timespan_ms;
         self.lines[0].mark(t);
-        let key = key(&node.kind, item);
         if !self.seen.insert((key, t)) {
             return;
         }
@@ -130,7 +127,6 @@ impl Lines {
         if from > until {
             return;
         }
-        let value = number::from_bytes(item.value);
         for (i, line) in self.lines.iter_mut().enumerate() {
             let weight = weight(node, i, value);
             if weight != 0 {
@@ -159,7 +155,7 @@ impl Lines {
     }
 }
 
-fn key(kind: &Kind, item: &Item) -> Key {
+pub fn key(kind: &Kind, item: &Item) -> Key {
     match kind {
         Kind::Distinct { by: By::Identity, .. } => (item.identity, [0; 16]),
         Kind::Distinct { by: By::Value, .. } => (item.value, [0; 16]),

@@ -53,20 +53,21 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<()> {
+    fn commit(&self, changes: Vec<Change>) -> Result<()> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let Tables { rows, bytes } = &mut *tables;
         for change in changes {
             match change {
                 Change::Put { table, key, value } => {
-                    *bytes += cost(key, value);
-                    if let Some(old) = rows[*table as usize].insert(key.clone(), value.clone()) {
-                        *bytes -= cost(key, &old);
+                    *bytes += cost(&key, &value);
+                    let length = key.len();
+                    if let Some(old) = rows[table as usize].insert(key, value) {
+                        *bytes -= (length + old.len()) as u64 + ROW_OVERHEAD;
                     }
                 }
                 Change::Delete { table, key } => {
-                    if let Some(old) = rows[*table as usize].remove(key) {
-                        *bytes -= cost(key, &old);
+                    if let Some(old) = rows[table as usize].remove(&key) {
+                        *bytes -= cost(&key, &old);
                     }
                 }
             }

@@ -48,8 +48,8 @@ fn keys(store: &dyn Store, table: Table, prefix: &str, from: &str) -> Vec<String
 
 /// What must be true of every store that starts empty.
 pub(crate) fn check_store(store: &dyn Store) {
-    store.commit(&[put(Table::Evidence, "a1", "x"), put(Table::Evidence, "a2", "y"), put(Table::Evidence, "b", "z")]).unwrap();
-    store.commit(&[put(Table::Evidence, "a2", "w"), Change::Delete { table: Table::Evidence, key: b"b"[..].into() }]).unwrap();
+    store.commit(vec![put(Table::Evidence, "a1", "x"), put(Table::Evidence, "a2", "y"), put(Table::Evidence, "b", "z")]).unwrap();
+    store.commit(vec![put(Table::Evidence, "a2", "w"), Change::Delete { table: Table::Evidence, key: b"b"[..].into() }]).unwrap();
     assert_eq!(store.get(Table::Evidence, b"a2").unwrap().as_deref(), Some(&b"w"[..]));
     assert_eq!(store.get(Table::Evidence, b"b").unwrap(), None);
     assert_eq!(store.get(Table::Meta, b"a1").unwrap(), None, "tables are apart");
@@ -69,7 +69,7 @@ fn check_outbox(store: &dyn Store) {
         alert(4, Level::Critical, -3),
         alert(5, Level::Critical, 20),
     ];
-    store.commit(&alerts.iter().map(|a| outbox_row(a).unwrap()).collect::<Vec<_>>()).unwrap();
+    store.commit(alerts.iter().map(|a| outbox_row(a).unwrap()).collect()).unwrap();
     let ids = |n| store.outbox_list(n).unwrap().iter().map(|(_, a)| u128::from_str_radix(&a.id, 16).unwrap()).collect::<Vec<_>>();
     assert_eq!(ids(10), [4, 2, 5, 3, 1], "critical first, then the older");
     assert_eq!(ids(2), [4, 2]);
@@ -103,10 +103,10 @@ fn check_positions(store: &dyn Store) {
         (shard("d"), Position::After { sequence, sub_sequence: 3 }),
         (shard("e"), Position::ShardEnd),
     ];
-    store.commit(&expected.iter().map(|(s, p)| position_row(s, p)).collect::<Vec<_>>()).unwrap();
+    store.commit(expected.iter().map(|(s, p)| position_row(s, p)).collect()).unwrap();
     assert_eq!(store.positions().unwrap(), expected);
     expected[0].1 = Position::ShardEnd;
-    store.commit(&[position_row(&expected[0].0, &expected[0].1)]).unwrap();
+    store.commit(vec![position_row(&expected[0].0, &expected[0].1)]).unwrap();
     assert_eq!(store.positions().unwrap(), expected);
 }
 

@@ -4,8 +4,8 @@
 //! that can be judged; everything else is a fault with its place.
 
 use super::{
-    Bound, By, Comparison, Correlation, CorrelationKind, Expression, Fault, HOUR_MS, Id, Kind, Meta, Node, Origin, Rule, Scope, Span, State,
-    Values, digest, number,
+    Bound, By, Comparison, Correlation, CorrelationKind, Expression, Fault, HOUR_MS, Id, Kind, Meta, Node, Origin, Rule, Scope, Span, State, Values,
+    digest, number,
 };
 
 /// More rules than this in one correlation are a mistake.
@@ -28,7 +28,7 @@ pub(super) fn correlation(index: usize, source: &Correlation) -> Result<Node, Fa
     let span_ms = span(source.timespan_ms).ok_or_else(|| fault(here, "`timespan` must be at least 1s and at most 3650d".into()))?;
     let shape = shape(source).map_err(|message| fault(source.expression.as_ref().map_or(here, |e| e.span), message))?;
     let group_by: Vec<String> = source.group_by.iter().map(|g| g.value.clone()).collect();
-    let mut fields = shape.fields;
+    let mut fields = shape.fields.clone();
     for alias in &source.aliases {
         fields.extend(alias.fields.iter().map(|(rule, field)| format!("{}={}:{}", alias.name.value, rule.value, field.value)));
     }
@@ -43,6 +43,7 @@ pub(super) fn correlation(index: usize, source: &Correlation) -> Result<Node, Fa
         cell_ms: span_ms.max(HOUR_MS),
         kind: shape.kind,
         values: shape.values,
+        fields: shape.fields,
         rules: source.rules.len(),
         prompt: shape.prompt,
         depth: 0,
@@ -78,6 +79,7 @@ pub(super) fn state_rule(index: usize, rule: &Rule) -> Option<Result<Node, Fault
         prompt: matches!(kind, Kind::Drop),
         kind,
         values,
+        fields,
         rules: 1,
         depth: 0,
         parents: Vec::new(),
@@ -103,10 +105,12 @@ pub(super) fn key(meta: &Meta) -> String {
 
 /// A changed threshold or title keeps the evidence; another rule, group, field, span or kind does not.
 fn state<'a>(meta: &Meta, kind: &Kind, rules: impl Iterator<Item = &'a str>, group_by: &[String], fields: &[String], span_ms: i64) -> Id {
-    let list = |items: &mut dyn Iterator<Item = &str>| items.fold(Vec::new(), |mut all, item| {
-        super::super::push_value(&mut all, Some(item));
-        all
-    });
+    let list = |items: &mut dyn Iterator<Item = &str>| {
+        items.fold(Vec::new(), |mut all, item| {
+            crate::correlate::push_value(&mut all, Some(item));
+            all
+        })
+    };
     let scope = [u8::from(meta.ext.scope == Scope::Organization)];
     digest(&[
         key(meta).as_bytes(),

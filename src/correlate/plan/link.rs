@@ -206,9 +206,7 @@ impl<'a> Linker<'a> {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             node.alerts = alone(&self.uses, (true, index));
         }
-        let alerts = (0..self.rules.len())
-            .map(|rule| self.rules[rule].meta.ext.state.is_none() && alone(&self.uses, (false, rule)))
-            .collect();
+        let alerts = (0..self.rules.len()).map(|rule| self.rules[rule].meta.ext.state.is_none() && alone(&self.uses, (false, rule))).collect();
         let mut by_id = Vec::new();
         for (rule, feeds) in self.feeds.iter_mut().enumerate() {
             for (place, feed) in feeds.iter_mut().enumerate() {

@@ -22,6 +22,7 @@ pub(crate) fn meta(id: &str) -> Meta {
         false_positives: vec![],
         related: vec![],
         ext: Extension::default(),
+        file: Default::default(),
         span: Span::default(),
     }
 }
