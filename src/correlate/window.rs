@@ -94,6 +94,43 @@ impl Window {
         }
     }
 
+    /// The first time within `from..=until` at which the window holds, whatever the rule's kind.
+    pub fn first_in(&self, node: &Node, from: i64, until: i64) -> Option<i64> {
+        if node.prompt {
+            return self.first_holding(node, from, until);
+        }
+        match self {
+            Self::Lines(lines) => lines.lines.first()?.items(from, until).find(|at| self.holds(node, *at)),
+            Self::Tags(times) => {
+                let mut all: Vec<i64> = times.iter().flat_map(|t| t.range(from..=until).copied()).collect();
+                all.sort_unstable();
+                all.into_iter().find(|at| self.holds(node, *at))
+            }
+            Self::Drops(_) => None,
+        }
+    }
+
+    /// Forgets of the times `from..=until` what no window that ends later can need: a count that takes `keep` distinct things
+    /// needs the newest occurrence of the `keep` newest. Returns what stays of that range; `None` where all does.
+    pub fn thin(&mut self, node: &Node, from: i64, until: i64, keep: usize) -> Option<BTreeSet<(Key, i64)>> {
+        let (Self::Lines(lines), Kind::Distinct { .. }) = (&mut *self, &node.kind) else { return None };
+        let mut newest: BTreeMap<Key, i64> = BTreeMap::new();
+        for (key, time_ms) in lines.seen.iter().filter(|o| o.1 >= from && o.1 <= until) {
+            newest.insert(*key, *time_ms);
+        }
+        let mut by_age: Vec<(i64, Key)> = newest.into_iter().map(|(key, time_ms)| (time_ms, key)).collect();
+        by_age.sort_unstable();
+        let kept: BTreeSet<(Key, i64)> = by_age.into_iter().rev().take(keep).map(|(time_ms, key)| (key, time_ms)).collect();
+        let seen = std::mem::take(&mut lines.seen);
+        lines.lines[0] = Timeline::default();
+        for (key, time_ms) in seen {
+            if time_ms < from || time_ms > until || kept.contains(&(key, time_ms)) {
+                lines.add(node, key, time_ms, 0);
+            }
+        }
+        Some(kept)
+    }
+
     /// Heap bytes, about.
     pub fn bytes(&self) -> usize {
         match self {

@@ -10,7 +10,8 @@ use super::{Result, Store, Table, outbox_row, overlay::Overlay, position_row, ro
 use crate::{
     alert::{Alert, RuleInfo},
     correlate::{
-        Entry, Head, Id, Inputs, Item, Kind, Node, ORGANIZATION, Plan, Scope, cell_of, digest, hex, number, plan::Values, push_value, read_values, single_id,
+        Entry, Head, Id, Inputs, Item, Kind, Node, ORGANIZATION, Plan, Scope, cell_of, digest, hex, number, plan::Values, push_value, read_values,
+        single_id,
     },
     position::{Position, ShardId},
 };
@@ -415,4 +416,3 @@ fn tuples(entry: &Entry, fields: std::ops::Range<usize>, limit: usize, nulls: bo
     tuples.dedup();
     (tuples, cut)
 }
-

@@ -5,7 +5,7 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use super::{Id, Item, Keeper, Mode, Node, Place, Result, Single, Table, cell_of, rows};
+use super::{Id, Keeper, Node, Place, Result, Single, Table, cell_of, rows};
 use crate::{
     alert::{Alert, Level, RuleInfo},
     correlate::{HOUR_MS, Kind, digest},

@@ -11,7 +11,12 @@ use super::{
 };
 use crate::{
     alert::{Alert, EventRef, RuleInfo},
-    correlate::{Head, HOUR_MS, Kind, FeedId, cell_id, plan::{By, Origin, Values}, read_values, window::Window},
+    correlate::{
+        FeedId, HOUR_MS, Head, Kind, cell_id,
+        plan::{By, Origin, Values},
+        read_values,
+        window::Window,
+    },
 };
 
 /// Events that an alert lists.

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::{
-    Id, Item, Keeper, Mode, Node, Place, REPLAY_CHANGES, Result, Table, cell_of, hot::Loaded, row_error,
+    Id, Item, Keeper, Mode, Node, Place, REPLAY_CHANGES, Result, Table, cell_of,
+    hot::Loaded,
+    row_error,
     rows::{self, Timer},
 };
 use crate::correlate::{Kind, window::Window};
@@ -143,8 +145,11 @@ impl Keeper {
         let kept = loaded.window.thin(node, from, until, keep);
         let (Some(mut kept), Mode::Live { .. }) = (kept, self.mode) else { return Ok(()) };
         let mut gone: Vec<Vec<u8>> = Vec::new();
-        self.rows.scan(Table::Evidence, &place.group, &rows::evidence_from(&place.group, from), &mut |key, _| {
-            match rows::read_evidence_key(key) {
+        self.rows.scan(
+            Table::Evidence,
+            &place.group,
+            &rows::evidence_from(&place.group, from),
+            &mut |key, _| match rows::read_evidence_key(key) {
                 Some(item) if item.time_ms <= until => {
                     if !kept.remove(&(crate::correlate::window::key(&node.kind, &item), item.time_ms)) {
                         gone.push(key.to_vec());
@@ -152,8 +157,8 @@ impl Keeper {
                     std::ops::ControlFlow::Continue(())
                 }
                 _ => std::ops::ControlFlow::Break(()),
-            }
-        })?;
+            },
+        )?;
         self.forget(&place.group, &gone);
         Ok(())
     }

@@ -56,15 +56,23 @@ pub fn groups(store: &dyn Store, limit: usize) -> Result<Vec<GroupView>> {
             items += 1;
             let (first, last) = match rows::read_evidence_key(key) {
                 Some(item) => (item.time_ms, item.time_ms),
-                None => rows::RunsRow::read(value)
-                    .and_then(|row| Some((row.runs.iter().next()?.0, row.runs.newest()?)))
-                    .unwrap_or((i64::MAX, i64::MIN)),
+                None => {
+                    rows::RunsRow::read(value).and_then(|row| Some((row.runs.iter().next()?.0, row.runs.newest()?))).unwrap_or((i64::MAX, i64::MIN))
+                }
             };
             oldest_ms = oldest_ms.min(first);
             newest_ms = newest_ms.max(last);
             ControlFlow::Continue(())
         })?;
-        views.push(GroupView { group: hex(&group), state: row.state, scope: row.scope, values: read_values(&row.tuple), items, oldest_ms, newest_ms });
+        views.push(GroupView {
+            group: hex(&group),
+            state: row.state,
+            scope: row.scope,
+            values: read_values(&row.tuple),
+            items,
+            oldest_ms,
+            newest_ms,
+        });
     }
     Ok(views)
 }
