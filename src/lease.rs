@@ -9,8 +9,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::position::{Position, ShardId};
 
+pub mod config;
+pub mod leader;
 pub mod local;
+pub mod manager;
+pub mod plan;
+pub mod row;
 pub mod shards;
+pub mod sync;
+pub mod table;
 
 /// The right to read one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub struct Shard {
     pub open: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
     #[error("stream {0} does not exist")]
     Missing(String),

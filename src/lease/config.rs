@@ -1,0 +1,72 @@
+//! What a person may set about the fleet.
+//!
+//! In: the `leases` section of the configuration. Out: `Config`. Invariant: all times follow from the failover time unless
+//! named.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The `leases` section. Without it one process reads the streams alone and DynamoDB is not used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The application's name: that of its lease table. `NAME-CoordinatorState` and `NAME-WorkerMetricStats` stand beside it.
+    pub table: String,
+    /// AWS region; by default that of the environment, profile or instance.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// URL of another DynamoDB endpoint than AWS's.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// A worker that has not renewed a lease for this long, in milliseconds, has lost it.
+    #[serde(default = "failover_ms")]
+    pub failover_ms: u64,
+    /// This worker's name; by default one is made of the host's name and a random number. Never give two workers the same.
+    #[serde(default)]
+    pub worker: Option<String>,
+    /// At most this many shards for one worker.
+    #[serde(default = "max_leases")]
+    pub max_leases: usize,
+}
+
+const fn failover_ms() -> u64 {
+    10_000
+}
+
+const fn max_leases() -> usize {
+    100_000
+}
+
+impl Config {
+    pub fn new(table: impl Into<String>) -> Self {
+        let (failover_ms, max_leases) = (failover_ms(), max_leases());
+        Self { table: table.into(), region: None, endpoint: None, failover_ms, worker: None, max_leases }
+    }
+
+    pub fn failover(&self) -> Duration {
+        Duration::from_millis(self.failover_ms.max(300))
+    }
+
+    pub fn renew_interval(&self) -> Duration {
+        self.failover() / 3
+    }
+
+    /// From one look at the table to the next: what others give up is taken within this.
+    pub fn tick(&self) -> Duration {
+        (self.failover() / 4).min(Duration::from_secs(1))
+    }
+
+    pub fn beat_interval(&self) -> Duration {
+        self.failover().min(Duration::from_secs(10))
+    }
+
+    pub fn leader_lease(&self) -> Duration {
+        self.failover() * 3
+    }
+
+    /// Children are made at a shard's end; this finds what was missed.
+    pub fn sync_interval(&self) -> Duration {
+        self.failover() * 6
+    }
+}

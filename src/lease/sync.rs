@@ -1,0 +1,114 @@
+//! Leases for shards: made at the start, at a shard's end and where the audit finds a hole; deleted when over.
+//!
+//! In: the service's list and the table's rows. Out: new and deleted rows. Invariant: a parent's end is committed only once
+//! its children have their leases.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aws_sdk_kinesis::Client;
+
+use super::{
+    NoticeKind, Notices,
+    manager::{CommitError, Counters},
+    plan,
+    row::{Naming, Row},
+    shards::{self, ListError, Shard},
+    table::Table,
+};
+use crate::position::Position;
+
+#[derive(Debug)]
+pub struct Syncer {
+    kinesis: Client,
+    leases: Table,
+    naming: Naming,
+    start: Position,
+    notices: Notices,
+    counters: Arc<Counters>,
+}
+
+impl Syncer {
+    pub fn new(kinesis: Client, leases: Table, naming: Naming, start: Position, notices: Notices, counters: Arc<Counters>) -> Self {
+        Self { kinesis, leases, naming, start, notices, counters }
+    }
+
+    /// Brings the table in line with every stream; returns how many leases were made.
+    pub async fn sync(&self, rows: &[Row]) -> Result<usize, CommitError> {
+        let mut made = 0;
+        for (stream, serialized) in self.naming.streams() {
+            let of_stream: Vec<&Row> = rows.iter().filter(|r| self.naming.stream_of(&r.key) == Some(stream)).collect();
+            let listed = match shards::list(&self.kinesis, stream).await {
+                Ok(listed) => listed,
+                Err(error @ ListError::Missing(_)) => {
+                    self.notices.raise(NoticeKind::StreamMissing, stream, error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            made += self.sync_stream(stream, serialized, &of_stream, &listed).await?;
+        }
+        Ok(made)
+    }
+
+    async fn sync_stream(&self, stream: &str, serialized: Option<&str>, rows: &[&Row], listed: &[Shard]) -> Result<usize, CommitError> {
+        let mut known: BTreeMap<String, Position> = rows.iter().map(|r| (r.shard().to_owned(), r.position().clone())).collect();
+        for row in rows.iter().filter(|r| r.is_finished()) {
+            if listed.iter().any(|s| s.open && s.id == row.shard()) && self.leases.delete_lease(row).await? {
+                let message = format!("{} was past its end and is open again: the stream was made anew and is read from its beginning", row.key);
+                self.notices.raise(NoticeKind::StreamRecreated, stream, message);
+                known.remove(row.shard());
+                self.make(serialized, listed, row.shard(), Position::TrimHorizon).await?;
+                known.insert(row.shard().to_owned(), Position::TrimHorizon);
+            }
+        }
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut made = 0;
+        for (shard, from) in shards::unbegun(listed, &known, &self.start) {
+            let from = if from == Position::Latest { Position::AtTimestamp(now_ms) } else { from };
+            made += usize::from(self.make(serialized, listed, &shard, from.clone()).await?);
+            known.insert(shard, from);
+        }
+        // Rows of this stream that a parent's end still hides are no holes: their parents cover them.
+        let unread: BTreeMap<String, Position> =
+            known.iter().filter(|(_, at)| **at != Position::ShardEnd).map(|(s, p)| (s.clone(), p.clone())).collect();
+        let holes = shards::holes(listed, &unread);
+        self.counters.holes.store(holes.len() as u64, Ordering::Relaxed);
+        if !holes.is_empty() {
+            tracing::warn!(stream, ?holes, "no lease covers these hash keys; their shards' leases are made as they are listed");
+        }
+        let ids: BTreeSet<&str> = listed.iter().map(|s| s.id.as_str()).collect();
+        for row in plan::to_delete(rows, &ids) {
+            if self.leases.delete_lease(row).await? {
+                tracing::info!(lease = row.key, "over, and deleted");
+            }
+        }
+        Ok(made)
+    }
+
+    async fn make(&self, serialized: Option<&str>, listed: &[Shard], shard: &str, from: Position) -> Result<bool, CommitError> {
+        let Some(shard) = listed.iter().find(|s| s.id == shard) else { return Ok(false) };
+        let key = self.naming.key(serialized, &shard.id);
+        let row = Row { key, checkpoint: Some(from), parents: shard.parents.clone(), range: Some(shard.range), ..Row::default() };
+        Ok(self.leases.put_new("leaseKey", row.to_item(serialized)).await?)
+    }
+
+    /// The children of `row`'s shard, each with a lease.
+    pub async fn children_of(&self, row: &Row) -> Result<Vec<String>, CommitError> {
+        let Some(stream) = self.naming.stream_of(&row.key).map(str::to_owned) else { return Ok(Vec::new()) };
+        let serialized = row.key.rsplit_once(':').map(|(serialized, _)| serialized);
+        let listed = match shards::list(&self.kinesis, &stream).await {
+            // Nothing follows in a stream that is gone.
+            Err(ListError::Missing(_)) => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let children: Vec<String> = listed.iter().filter(|s| s.parents.iter().any(|p| p == row.shard())).map(|s| s.id.clone()).collect();
+        for child in &children {
+            self.make(serialized, &listed, child, Position::TrimHorizon).await?;
+        }
+        Ok(children)
+    }
+}
