@@ -81,7 +81,10 @@ impl Detectors {
         for piece in &capture.summary {
             match piece {
                 Piece::Text(text) => summary.push_str(text),
-                Piece::Field(field) => tell(found, *field, &mut summary),
+                Piece::FirstOf(fields) => {
+                    let told = fields.iter().find(|f| found.first(**f).is_some_and(|text| !text.is_empty())).or(fields.first());
+                    told.into_iter().for_each(|field| tell(found, *field, &mut summary));
+                }
             }
         }
         let group = capture.group.iter().map(|(name, field)| {

@@ -33,7 +33,8 @@ pub(super) struct Capture {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(String),
-    Field(FieldId),
+    /// `{a|b}`: the first of them that has a value.
+    FirstOf(Vec<FieldId>),
 }
 
 /// Ids of `EVIDENCE_FIELDS`, by name.
@@ -61,12 +62,12 @@ impl Detectors {
         let running = set.correlations.iter().filter(|c| c.role.runs);
         let correlations = running.map(|LinkedCorrelation { correlation, .. }| correlation.clone()).collect();
         let templates: Vec<_> = rules.iter().map(|r| template(r.meta.ext.summary.as_ref().map_or(DEFAULT_SUMMARY, |s| &s.value))).collect();
-        let names = templates.iter().flatten().filter_map(|(is_field, text)| is_field.then_some(text.as_str()));
+        let names = templates.iter().flatten().filter(|(is_field, _)| *is_field).flat_map(|(_, text)| text.split('|'));
         let groups = rules.iter().flat_map(|r| &r.meta.ext.group).map(|g| g.value.as_str());
         let engine = Engine::new(&rules, names.chain(groups))?;
         let id = |name: &str| engine.field(name).expect("captured fields are in the schema");
         let captures = rules.iter().zip(&templates).map(|(rule, template)| Capture {
-            summary: template.iter().map(|(is_field, text)| if *is_field { Piece::Field(id(text)) } else { Piece::Text(text.clone()) }).collect(),
+            summary: template.iter().map(|(is_field, text)| piece(*is_field, text, id)).collect(),
             group: rule.meta.ext.group.iter().map(|g| (g.value.clone(), id(&g.value))).collect(),
         });
         let captures = captures.collect();
@@ -74,6 +75,10 @@ impl Detectors {
         let evidence = Evidence { ids: EVIDENCE_FIELDS.map(id) };
         Ok(Self { engine, infos, captures, evidence, rules, correlations })
     }
+}
+
+fn piece(is_field: bool, text: &str, id: impl Fn(&str) -> FieldId) -> Piece {
+    if is_field { Piece::FirstOf(text.split('|').map(id).collect()) } else { Piece::Text(text.to_owned()) }
 }
 
 fn info(meta: &Meta) -> RuleInfo {
@@ -90,7 +95,7 @@ fn info(meta: &Meta) -> RuleInfo {
     }
 }
 
-/// Splits `text {field} text`; true marks a field. A bracket without its partner is text.
+/// Splits `text {field|other} text`; true marks fields. A bracket without its partner is text.
 fn template(text: &str) -> Vec<(bool, String)> {
     let mut pieces = Vec::new();
     let mut rest = text;
