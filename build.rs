@@ -14,7 +14,7 @@ fn main() -> io::Result<()> {
     let mut table = format!("pub static FILES: [(&str, &str); {}] = [\n", files.len());
     for file in &files {
         let name = Path::new(file).strip_prefix(&root).expect("found below the root").display().to_string();
-        writeln!(table, "    ({name:?}, include_str!({file:?})),").expect("a string takes all");
+        writeln!(table, "    (\"builtin/{name}\", include_str!({file:?})),").expect("a string takes all");
     }
     table.push_str("];\n");
     fs::write(Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("detectors.rs"), table)

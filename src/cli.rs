@@ -4,6 +4,7 @@
 
 pub mod rules;
 mod scan;
+mod test;
 
 use std::process::ExitCode;
 
@@ -27,13 +28,14 @@ Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage, config or rule e
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Scan(scan::Args),
+    Test(test::Args),
 }
 
 impl Command {
     /// The level of logs that the command wants unless TRAILWARDEN_LOG says otherwise.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Command::Scan(_) => "warn",
+            Command::Scan(_) | Command::Test(_) => "warn",
         }
     }
 
@@ -44,6 +46,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Scan(args) => scan::run(args),
+            Command::Test(args) => test::run(&args),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod ast;
 pub mod builtin;
+pub mod cases;
 mod condition;
 mod correlation;
 mod detection;
@@ -19,5 +20,5 @@ mod pattern;
 pub mod sigma;
 pub mod yaml;
 
-pub use load::{Input, LinkedCorrelation, LinkedRule, Loaded, Options, Reference, Role, RuleSet, Source, load, load_text};
+pub use load::{Input, LinkedCorrelation, LinkedRule, Loaded, Options, Reference, Role, RuleSet, Source, load, load_texts};
 pub use modifier::Lists;

@@ -1,6 +1,6 @@
 //! Loads rules for every command, and tells what is wrong with them.
 //!
-//! In: `--rules`. Out: a compiled set, or everything that is wrong. Invariant: a broken rule stops the command.
+//! In: `--rules`. Out: a linked and compiled set, or everything that is wrong. Invariant: a broken rule stops the command.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -52,10 +52,9 @@ pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
     let options = Options { profile: arguments.profile.into(), ..Options::default() };
     let mut loaded = rule::load(&inputs(&arguments.rules), &options);
     loaded.diagnostics.retain(rule::diagnostic::Diagnostic::is_error);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     if loaded.has_errors() {
-        eprintln!("{}", loaded.render(colour));
-        bail!("{} errors in the rules; `trailwarden check` shows the warnings too", loaded.diagnostics.len());
+        eprintln!("{}\n", loaded.render(colour()));
+        bail!("{} in the rules; `trailwarden check` shows the warnings too", counted(loaded.diagnostics.len(), "error"));
     }
     Detectors::new(&loaded.set).map_err(|errors| {
         let mut report = String::new();
@@ -66,4 +65,14 @@ pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
         }
         anyhow::anyhow!("rules that can't be compiled:{report}")
     })
+}
+
+/// Whether stderr takes colours.
+pub fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// `1 error`, `2 errors`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,6 +1,6 @@
 //! The detectors that are compiled into the binary.
 //!
-//! In: `detectors/` at build time. Out: names (`backup/x.yml`) and texts, sorted. Invariant: case files are told by name.
+//! In: `detectors/` at build time. Out: names (`builtin/backup/x.yml`) and texts, sorted. Invariant: case files are told by name.
 
 include!(concat!(env!("OUT_DIR"), "/detectors.rs"));
 

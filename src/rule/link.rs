@@ -6,9 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::rule::{
-    ast::{Condition, Correlation, Filter, LogSource, Meta, Profile, Rule, Spanned},
+    ast::{Condition, Correlation, Document, Filter, LogSource, Meta, Profile, Rule, Spanned},
     diagnostic::{Diagnostic, Report, nearest, shorten},
     load::{LinkedCorrelation, LinkedRule, Reference, Role, RuleSet, report_for},
+    sigma::Parsed,
 };
 
 #[derive(Default)]
@@ -19,6 +20,20 @@ pub(in crate::rule) struct Documents {
     pub filters: Vec<Filter>,
     /// Ids and names of documents that had errors.
     pub refused: Vec<String>,
+}
+
+impl Documents {
+    pub fn add(&mut self, input: usize, file: Parsed, diagnostics: &mut Vec<Diagnostic>) {
+        diagnostics.extend(file.diagnostics);
+        self.refused.extend(file.refused);
+        for document in file.documents {
+            match document {
+                Document::Rule(rule) => self.rules.push((input, rule)),
+                Document::Correlation(correlation) => self.correlations.push((input, correlation)),
+                Document::Filter(filter) => self.filters.push(filter),
+            }
+        }
+    }
 }
 
 pub(in crate::rule) fn link(mut documents: Documents, profile: Profile, diagnostics: &mut Vec<Diagnostic>) -> RuleSet {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::rule::{
-    ast::{Correlation, Document, Filter, Profile, Rule, Span},
+    ast::{Correlation, Filter, Profile, Rule, Span},
     builtin,
     diagnostic::{Diagnostic, Report, Severity},
     link,
@@ -124,48 +124,33 @@ impl RuleSet {
 pub fn load(inputs: &[Input], options: &Options) -> Loaded {
     let mut files = Files::default();
     let mut parsed = link::Documents::default();
-    for (input_index, input) in inputs.iter().enumerate() {
+    for (number, input) in inputs.iter().enumerate() {
         let first = files.sources.len();
         match input {
-            Input::Builtin => {
-                files.sources.extend(builtin::detectors().map(|(name, text)| Source { name: format!("builtin/{name}").into(), text: text.into() }));
-            }
+            Input::Builtin => files.sources.extend(builtin::detectors().map(|(name, text)| Source { name: name.into(), text: text.into() })),
             Input::Path(path) => files.read(path),
         }
         for source in &files.sources[first..] {
-            let file = sigma::parse(&source.name, &source.text, &options.lists);
-            files.diagnostics.extend(file.diagnostics);
-            parsed.refused.extend(file.refused);
-            for document in file.documents {
-                match document {
-                    Document::Rule(rule) => parsed.rules.push((input_index, rule)),
-                    Document::Correlation(correlation) => parsed.correlations.push((input_index, correlation)),
-                    Document::Filter(filter) => parsed.filters.push(filter),
-                }
-            }
+            parsed.add(number, sigma::parse(&source.name, &source.text, &options.lists), &mut files.diagnostics);
         }
     }
+    finish(parsed, files, options)
+}
+
+/// The same for texts that were read before.
+pub fn load_texts(sources: Vec<Source>, options: &Options) -> Loaded {
+    let mut files = Files { sources, diagnostics: Vec::new() };
+    let mut parsed = link::Documents::default();
+    for source in &files.sources {
+        parsed.add(0, sigma::parse(&source.name, &source.text, &options.lists), &mut files.diagnostics);
+    }
+    finish(parsed, files, options)
+}
+
+fn finish(parsed: link::Documents, mut files: Files, options: &Options) -> Loaded {
     let mut set = link::link(parsed, options.profile, &mut files.diagnostics);
     set.sources = files.sources;
     Loaded { set, diagnostics: files.diagnostics }
-}
-
-/// Reads one text as a whole set; for tests and tools.
-pub fn load_text(name: &str, text: &str, options: &Options) -> Loaded {
-    let source = Source { name: name.into(), text: text.to_owned().into() };
-    let file = sigma::parse(&source.name, text, &options.lists);
-    let mut diagnostics = file.diagnostics;
-    let mut parsed = link::Documents { refused: file.refused, ..Default::default() };
-    for document in file.documents {
-        match document {
-            Document::Rule(rule) => parsed.rules.push((0, rule)),
-            Document::Correlation(correlation) => parsed.correlations.push((0, correlation)),
-            Document::Filter(filter) => parsed.filters.push(filter),
-        }
-    }
-    let mut set = link::link(parsed, options.profile, &mut diagnostics);
-    set.sources = vec![source];
-    Loaded { set, diagnostics }
 }
 
 #[derive(Default)]

@@ -16,7 +16,11 @@ fn count(name: &str, of: &str, extra: &str) -> String {
 }
 
 fn read(text: &str) -> Loaded {
-    load_text("x.yml", text, &Options::default())
+    with_options(text, &Options::default())
+}
+
+fn with_options(text: &str, options: &Options) -> Loaded {
+    load_texts(vec![Source { name: "x.yml".into(), text: text.to_owned().into() }], options)
 }
 
 fn messages(loaded: &Loaded) -> Vec<&str> {
@@ -91,7 +95,7 @@ fn louder_profiles_run_only_where_they_are_needed() {
     let roles: Vec<_> = read(&text).set.rules.iter().map(|linked| (linked.role.runs, linked.role.alerts)).collect();
     assert_eq!(roles, [(true, false), (false, false), (true, true)]);
     let options = Options { profile: Profile::Paranoid, ..Default::default() };
-    let roles: Vec<_> = load_text("x.yml", &text, &options).set.rules.iter().map(|linked| (linked.role.runs, linked.role.alerts)).collect();
+    let roles: Vec<_> = with_options(&text, &options).set.rules.iter().map(|linked| (linked.role.runs, linked.role.alerts)).collect();
     assert_eq!(roles, [(true, false), (true, true), (true, true)]);
 }
 
