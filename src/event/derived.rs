@@ -5,12 +5,13 @@
 
 mod policy;
 
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::{Event, FieldId, Schema, Slots, ValueKind};
 
 /// A derived field: its name, its group's bit and what it says.
-pub const FIELDS: [(&str, u32, &str); 11] = [
+pub const FIELDS: [(&str, u32, &str); 13] = [
     ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
     ("derived.policy.foreign_account", POLICY, "each account that a statement allows and that is not the event's own"),
     ("derived.policy.foreign_principal", POLICY, "each principal of such an account, as the policy writes it"),
@@ -20,6 +21,12 @@ pub const FIELDS: [(&str, u32, &str); 11] = [
     ("derived.policy.unreadable", POLICY, "`true` if there is a policy that is not well-formed JSON"),
     ("derived.engine", ENGINE, "the database engine of an RDS-API call: `postgres`, `aurora-mysql`, `neptune`, `docdb`, …"),
     ("derived.source.network", NETWORK, "`public`, `private`, `aws-service`, `internal` or `other`, from sourceIPAddress"),
+    (
+        "derived.source.block",
+        NETWORK,
+        "the /16 (IPv4) or /32 (IPv6) of a public sourceIPAddress, as `203.0.0.0/16`: two in a short time are two networks",
+    ),
+    ("derived.principal.arn", PRINCIPAL, "userIdentity.arn, for a session its role's ARN: the same for every session"),
     ("derived.principal.kind", PRINCIPAL, "`person`, `workload`, `service`, `role` (a session that could be either) or `unknown`"),
     ("derived.foreign_account.<field>", FOREIGN, "each account in the values of `<field>`, an ARN or twelve digits, that is not the event's own"),
 ];
@@ -46,8 +53,11 @@ const POLICIES: [&str; 9] = [
     "requestParameters.CreateVpcEndpointRequest.PolicyDocument",
 ];
 const ENGINES: [&str; 2] = ["responseElements.engine", "requestParameters.engine"];
-const PRINCIPALS: [&str; 11] = [
+const PRINCIPALS: [&str; 14] = [
     "userIdentity.type",
+    "userIdentity.arn",
+    "userAgent",
+    "userIdentity.sessionContext.webIdFederationData.federatedProvider",
     "userIdentity.principalId",
     "userIdentity.invokedBy",
     "userIdentity.inScopeOf.issuerType",
@@ -60,6 +70,9 @@ const PRINCIPALS: [&str; 11] = [
     "userIdentity.accountId",
 ];
 const OWN_ACCOUNT: [&str; 2] = ["recipientAccountId", "userIdentity.accountId"];
+
+/// Agents of functions, containers and pipelines. A caller may lie about them, so `workload` excuses nothing grave.
+const WORKLOAD_AGENTS: [&str; 6] = ["exec-env/AWS_Lambda", "exec-env/AWS_ECS", "exec-env/CodeBuild", "HashiCorp Terraform", "Terraform/", "Pulumi/"];
 
 /// The bit of a derived field's group, 0 for any other name.
 pub fn mask(name: &str) -> u32 {
@@ -103,10 +116,15 @@ pub fn fill(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
     if wanted & NETWORK != 0 {
         let network = first(schema, slots, body, "sourceIPAddress").map(network_class);
         push(schema, slots, "derived.source.network", network.unwrap_or_default().as_bytes());
+        network_block(first(schema, slots, body, "sourceIPAddress").unwrap_or_default(), &mut scratch.text);
+        push(schema, slots, "derived.source.block", &scratch.text);
     }
     if wanted & PRINCIPAL != 0 {
         let kind = principal_kind(|name| first(schema, slots, body, name).unwrap_or_default());
         push(schema, slots, "derived.principal.kind", kind.as_bytes());
+        let issuer = first(schema, slots, body, "userIdentity.sessionContext.sessionIssuer.arn").filter(|arn| !arn.is_empty());
+        copy(&mut scratch.text, issuer.or(first(schema, slots, body, "userIdentity.arn")));
+        push(schema, slots, "derived.principal.arn", &scratch.text);
     }
     if wanted & FOREIGN != 0 {
         foreign_accounts(schema, event, body, slots, scratch);
@@ -177,6 +195,20 @@ fn network_class(address: &[u8]) -> &'static str {
     }
 }
 
+/// The neighbourhood of a public address; empty for any other.
+fn network_block(address: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    if network_class(address) != "public" {
+        return;
+    }
+    let written = match std::str::from_utf8(address).unwrap_or_default().parse::<IpAddr>().map(|a| a.to_canonical()) {
+        Ok(IpAddr::V4(v4)) => write!(out, "{}.{}.0.0/16", v4.octets()[0], v4.octets()[1]),
+        Ok(IpAddr::V6(v6)) => write!(out, "{:x}:{:x}::/32", v6.segments()[0], v6.segments()[1]),
+        Err(_) => Ok(()),
+    };
+    written.expect("writing to memory can't fail");
+}
+
 /// Who is behind a call. The order matters: a service acting for a person is a service.
 fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
     let is_service = |name: &[u8]| name.ends_with(b".amazonaws.com") || name == b"AWS Internal";
@@ -206,6 +238,8 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
         "person"
     } else if !value("userIdentity.inScopeOf.issuerType").is_empty()
         || !value("userIdentity.sessionContext.ec2RoleDelivery").is_empty()
+        || !value("userIdentity.sessionContext.webIdFederationData.federatedProvider").is_empty()
+        || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent))
         || is_workload(session)
     {
         "workload"

@@ -64,6 +64,17 @@ fn addresses_and_callers() {
     ] {
         assert_eq!(derive(&format!(r#"{{"sourceIPAddress":"{address}"}}"#), "derived.source.network"), [class], "{address}");
     }
+    for (address, block) in
+        [("203.0.113.9", Some("203.0.0.0/16")), ("2001:db8::1", Some("2001:db8::/32")), ("10.0.0.1", None), ("rds.amazonaws.com", None)]
+    {
+        let found = derive(&format!(r#"{{"sourceIPAddress":"{address}"}}"#), "derived.source.block");
+        assert_eq!(found, Vec::from_iter(block), "{address}");
+    }
+    let session = r#"{"userIdentity":{"type":"AssumedRole","arn":"arn:aws:sts::1:assumed-role/app/x","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/app"}}}}"#;
+    assert_eq!(derive(session, "derived.principal.arn"), ["arn:aws:iam::1:role/app"]);
+    assert_eq!(derive(r#"{"userIdentity":{"arn":"arn:aws:iam::1:user/jo"}}"#, "derived.principal.arn"), ["arn:aws:iam::1:user/jo"]);
+    let terraform = r#"{"userIdentity":{"type":"AssumedRole","principalId":"AROAX:x"},"userAgent":"APN/1.0 HashiCorp/1.0 Terraform/1.9.5"}"#;
+    assert_eq!(derive(terraform, "derived.principal.kind"), ["workload"]);
     for (identity, kind) in [
         (r#""type":"IAMUser""#, "person"),
         (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "service"),
