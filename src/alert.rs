@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub mod escape;
 pub mod ocsf;
 pub mod redact;
+pub mod view;
 
 /// Sigma's levels as the outside sees them, in order of urgency.
 pub use crate::rule::ast::Level;

@@ -15,7 +15,9 @@ pub mod rule;
 pub mod detect;
 pub mod alert;
 pub mod store;
+pub mod route;
 pub mod sink;
+pub mod deliver;
 pub mod pipeline;
 pub mod cli;
 #[cfg(feature = "demo")]

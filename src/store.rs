@@ -170,13 +170,25 @@ pub trait Store: Send + Sync {
 
     /// Rows of a namespace whose key begins with `prefix`, in key order.
     fn kv_scan(&self, namespace: &'static str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.kv_first(namespace, prefix, usize::MAX)
+    }
+
+    /// The first `limit` of them.
+    fn kv_first(&self, namespace: &'static str, prefix: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let start = kv_key(namespace, prefix);
         let mut rows = Vec::new();
+        if limit == 0 {
+            return Ok(rows);
+        }
         self.scan(Table::Kv, &start, &[], &mut |key, value| {
             rows.push((key[namespace.len() + 1..].to_vec(), value.to_vec()));
-            ControlFlow::Continue(())
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         Ok(rows)
+    }
+
+    fn kv_get(&self, namespace: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.get(Table::Kv, &kv_key(namespace, key))
     }
 
     /// One atomic batch over any namespaces and the outbox.
