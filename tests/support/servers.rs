@@ -66,5 +66,8 @@ pub fn kinesis_local() -> Option<Server> {
     let tls_port = free_port().to_string();
     command.arg("main.js").current_dir(package).env("KINESIS_MOCK_PLAIN_PORT", port.to_string()).env("KINESIS_MOCK_TLS_PORT", tls_port);
     command.env("LOG_LEVEL", "ERROR").env("SHARD_LIMIT", "100");
+    for lasting in ["CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS", "REGISTER_STREAM_CONSUMER", "DEREGISTER_STREAM_CONSUMER"] {
+        command.env(format!("{lasting}_DURATION"), "20ms");
+    }
     Some(serve(command, port))
 }

@@ -110,7 +110,7 @@ fn put(shared: &Shared, streams: &mut BTreeMap<String, Stream>, operation: &str,
     let stream = find(streams, stream_name(input)?, &shared.account)?;
     if operation == "PutRecord" {
         let (shard, sequence) = put_one(stream, input, now_ms)?;
-        return Ok(json!({"ShardId": shard, "SequenceNumber": sequence}));
+        return Ok(json!({"ShardId": shard, "SequenceNumber": sequence, "EncryptionType": "NONE"}));
     }
     let records = input["Records"].as_array().filter(|r| r.len() <= 500).ok_or_else(|| ApiError::invalid("Records: 1 to 500 are taken"))?;
     let put = |r| put_one(stream, r, now_ms).map(|(shard, sequence)| json!({"ShardId": shard, "SequenceNumber": sequence}));

@@ -82,6 +82,7 @@ impl Reader {
             Ok(answer) => answer.event_stream,
             Err(error) => return Ended::Failed(Failure::of("SubscribeToShard", &error)),
         };
+        tracing::debug!(shard = self.name, ?continuation, "subscribed");
         loop {
             let event = match timeout(SILENCE, events.recv()).await {
                 Err(_) => return Ended::Failed(Failure::Transient(format!("no event for {SILENCE:?}"))),
