@@ -6,6 +6,7 @@
 
 pub mod detect;
 pub mod fields;
+mod mysql;
 mod postgres;
 pub mod scan;
 pub mod statement;
@@ -91,6 +92,10 @@ pub struct Outcome {
 pub struct LogDecoder {
     fields: LogFields,
     postgres: postgres::Scratch,
+    audit: mysql::audit::Scratch,
+    error: mysql::error::Scratch,
+    general: mysql::general::Scratch,
+    slow: mysql::slow::Scratch,
 }
 
 impl LogDecoder {
@@ -107,8 +112,30 @@ impl LogDecoder {
         let mut sink = Sink { batch, each, outcome: &mut outcome, piece: 0, part: 0 };
         match batch.route.kind {
             Kind::Postgres => self.postgres.decode(&mut self.fields, &mut sink),
+            Kind::MysqlAudit => self.audit.decode(&mut self.fields, &mut sink),
+            Kind::MysqlError => self.error.decode(&mut self.fields, &mut sink),
+            Kind::MysqlGeneral => self.general.decode(&mut self.fields, &mut sink),
+            Kind::MysqlSlow => self.slow.decode(&mut self.fields, &mut sink),
         }
         outcome
+    }
+}
+
+/// A server's clock and CloudWatch Logs' may differ by this much, in milliseconds; more is a time zone.
+const MOST_SKEW_MS: i64 = 600_000;
+
+/// What an entry says about its time, in milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    At(i64),
+    /// As if the server's zone, which the log doesn't name, were UTC.
+    Zoneless(i64),
+    Unknown,
+}
+
+impl From<Option<i64>> for When {
+    fn from(time_ms: Option<i64>) -> Self {
+        time_ms.map_or(When::Unknown, When::At)
     }
 }
 
@@ -123,7 +150,7 @@ struct Sink<'a, F> {
 
 impl<F: FnMut(&LogEvent<'_>)> Sink<'_, F> {
     /// Hands out the entry that lies at `start..end` with the fields set for it. Entries come in the order of their starts.
-    fn emit(&mut self, fields: &LogFields, product: &'static str, start: usize, end: usize, time_ms: Option<i64>) {
+    fn emit(&mut self, fields: &LogFields, product: &'static str, start: usize, end: usize, when: When) {
         let pieces = self.batch.pieces;
         let before = self.piece;
         while pieces.get(self.piece + 1).is_some_and(|next| next.start as usize <= start) {
@@ -135,7 +162,7 @@ impl<F: FnMut(&LogEvent<'_>)> Sink<'_, F> {
         let event = LogEvent {
             kind: self.batch.route.kind,
             product,
-            time_ms: time_ms.or(self.piece_time()),
+            time_ms: self.time(when),
             piece: self.piece,
             part: self.part,
             raw: &self.batch.text[start..end],
@@ -145,9 +172,15 @@ impl<F: FnMut(&LogEvent<'_>)> Sink<'_, F> {
         (self.each)(&event);
     }
 
-    /// CloudWatch Logs' time of the current message.
-    fn piece_time(&self) -> Option<i64> {
-        self.batch.pieces.get(self.piece).map(|piece| piece.time_ms)
+    /// The entry's own time, unless it lacks a zone and CloudWatch Logs' time of the message shows another one than UTC.
+    fn time(&self, when: When) -> Option<i64> {
+        let piece = self.batch.pieces.get(self.piece).map(|piece| piece.time_ms);
+        match (when, piece) {
+            (When::At(ms), _) => Some(ms),
+            (When::Zoneless(ms), Some(piece)) if (ms - piece).abs() > MOST_SKEW_MS => Some(piece),
+            (When::Zoneless(ms), _) => Some(ms),
+            (When::Unknown, piece) => piece,
+        }
     }
 
     fn skip(&mut self, bytes: usize) {

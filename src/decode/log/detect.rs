@@ -9,6 +9,10 @@ use super::{fields::LogFields, tax::Tax};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Postgres,
+    MysqlAudit,
+    MysqlError,
+    MysqlGeneral,
+    MysqlSlow,
 }
 
 impl Kind {
@@ -16,6 +20,7 @@ impl Kind {
     pub const fn product(self) -> &'static str {
         match self {
             Kind::Postgres => "postgresql",
+            Kind::MysqlAudit | Kind::MysqlError | Kind::MysqlGeneral | Kind::MysqlSlow => "mysql",
         }
     }
 
@@ -23,6 +28,10 @@ impl Kind {
     pub const fn service(self) -> &'static str {
         match self {
             Kind::Postgres => "postgresql",
+            Kind::MysqlAudit => "audit",
+            Kind::MysqlError => "error",
+            Kind::MysqlGeneral => "general",
+            Kind::MysqlSlow => "slowquery",
         }
     }
 

@@ -12,7 +12,7 @@ mod pgaudit;
 mod prefix;
 mod split;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::BuildHasher as _};
 
 use foldhash::fast::RandomState;
 
@@ -32,6 +32,8 @@ pub(super) struct Scratch {
     entries: Vec<Entry>,
     /// Process id to its last message, and the last entry that hangs on that.
     primaries: HashMap<u32, (u32, u32), RandomState>,
+    /// Hash of a client's address and port to the process that serves it, from `connection received`.
+    peers: HashMap<u64, u32, RandomState>,
     unfolded: Vec<u8>,
     memory: Memory,
 }
@@ -40,7 +42,7 @@ impl Scratch {
     pub(super) fn decode<F: FnMut(&LogEvent<'_>)>(&mut self, fields: &mut LogFields, sink: &mut Sink<'_, F>) {
         let text = sink.batch.text;
         split::split(text, &mut self.entries);
-        self.link();
+        self.link(text);
         let mut before = if sink.batch.stream == 0 { None } else { self.memory.take(sink.batch.stream, sink.batch.now_ms) };
         for index in 0..self.entries.len() {
             let entry = self.entries[index];
@@ -73,7 +75,7 @@ impl Scratch {
                     super::statement::put_redacted(fields, Tax::Message, raw);
                 }
             }
-            sink.emit(fields, "postgresql", entry.start as usize, entry.end as usize, entry.time_ms());
+            sink.emit(fields, "postgresql", entry.start as usize, entry.end as usize, entry.time_ms().into());
         }
         self.remember(sink);
     }
@@ -89,12 +91,32 @@ impl Scratch {
         sink.outcome.forgotten += u64::from(!self.memory.put(batch.stream, batch.now_ms, last.pid, last.severity, body));
     }
 
+    /// Whether the line's process is the one that the client's connection was given to, as far as this batch shows it. A client
+    /// can write a process id into its name, but neither its own address nor the id that the server chose.
+    fn is_served_by(&mut self, text: &[u8], entry: &Entry) -> bool {
+        let remote = &text[entry.remote.0 as usize..entry.remote.1 as usize];
+        if remote.is_empty() || remote == b"[local]" {
+            return true;
+        }
+        let peer = self.peers.hasher().hash_one(remote);
+        if entry.standing == Standing::Plain && text[entry.body as usize..].starts_with(b"connection received: ") {
+            self.peers.insert(peer, entry.pid);
+            return true;
+        }
+        self.peers.get(&peer).is_none_or(|pid| *pid == entry.pid)
+    }
+
     /// Hangs each DETAIL, HINT, … on the last message of the same process.
-    fn link(&mut self) {
+    fn link(&mut self, text: &[u8]) {
         self.primaries.clear();
+        self.peers.clear();
         for index in 0..self.entries.len() {
             let entry = self.entries[index];
             if matches!(entry.standing, Standing::Doubtful | Standing::Loose) {
+                continue;
+            }
+            if !self.is_served_by(text, &entry) {
+                self.entries[index].standing = Standing::Doubtful;
                 continue;
             }
             let index = index as u32;

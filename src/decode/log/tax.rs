@@ -121,6 +121,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("account_change", "a user, role or password was created, changed or dropped"),
     ("config_change", "a server parameter, plugin or replication setting was changed"),
     ("audit_change", "auditing or logging itself was switched or filtered"),
+    ("table", "a table that a statement touched, logged besides the statement"),
     ("error", "a statement or the server failed"),
     ("killed", "a session was ended by someone else"),
     ("startup", "the server is up"),

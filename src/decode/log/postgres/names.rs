@@ -14,8 +14,9 @@ const NAMELESS: &[&[u8]] = &[
     b"connection requires a valid client certificate",
 ];
 
-/// Whether the message behind `found` is one that a client's name can stand before, and repeats that name.
-pub(super) fn repeats(text: &[u8], user: usize, found: &Candidate) -> bool {
+/// Whether the message behind `found` is one that a client's name can stand before, and repeats that name; messages that name
+/// nobody are no proof where `strict`.
+pub(super) fn repeats(text: &[u8], user: usize, found: &Candidate, strict: bool) -> bool {
     let body = &text[found.body.min(text.len())..];
     let (name, database) = (&text[user..found.sign], &text[found.sign + 1..found.at]);
     let named = |mark: &[u8], name: &[u8], close: &[u8]| {
@@ -27,10 +28,10 @@ pub(super) fn repeats(text: &[u8], user: usize, found: &Candidate) -> bool {
                 || named(b", user \"", name, b"\"") && (body.starts_with(b"no pg_hba.conf entry") || body.starts_with(b"pg_hba.conf rejects"))
                 || body.starts_with(b"role \"") && named(b"role \"", name, b"\"")
                 || body.starts_with(b"too many connections for role \"") && named(b"role \"", name, b"\"")
-                || body.starts_with(b"database \"") && named(b"database \"", database, b"\"")
-                || body.starts_with(b"permission denied for database \"") && named(b"database \"", database, b"\"")
-                || body.starts_with(b"too many connections for database \"") && named(b"database \"", database, b"\"")
-                || NAMELESS.iter().any(|start| body.starts_with(start))
+                || !strict && body.starts_with(b"database \"") && named(b"database \"", database, b"\"")
+                || !strict && body.starts_with(b"permission denied for database \"") && named(b"database \"", database, b"\"")
+                || !strict && body.starts_with(b"too many connections for database \"") && named(b"database \"", database, b"\"")
+                || !strict && NAMELESS.iter().any(|start| body.starts_with(start))
         }
         Severity::Detail => {
             body.starts_with(b"Role \"") && named(b"Role \"", name, b"\" does not exist")

@@ -146,19 +146,25 @@ fn close(entries: &mut [Entry], at: usize) {
 fn read(text: &[u8], at: usize, line_end: usize, start: &Start) -> (Entry, usize) {
     let readings = collect(text, line_end, start);
     let behind = |offset: usize| self::line_end(text, offset) + 1;
+    if readings.count == 1
+        && let Some((found, Line::Own)) = readings.list[0]
+    {
+        return (Entry::read(text, at, start, &found, Standing::Plain), line_end + 1);
+    }
+    // A later line that begins as a log line does is most likely one, unless its message repeats a name that began here.
+    let chosen = readings.list[..readings.count]
+        .iter()
+        .flatten()
+        .rev()
+        .find(|(found, line)| names::repeats(text, start.user, found, *line == Line::Foreign && readings.own > 0));
+    if let Some((found, _)) = chosen {
+        return (Entry::read(text, at, start, found, Standing::Forged), behind(found.body));
+    }
     if readings.own == 1
         && readings.raw == 0
         && let Some((found, Line::Own)) = readings.list[0]
     {
         return (Entry::read(text, at, start, &found, Standing::Plain), line_end + 1);
-    }
-    let chosen = readings.list[..readings.count]
-        .iter()
-        .flatten()
-        .rev()
-        .find(|(found, line)| (*line != Line::Foreign || readings.own == 0) && names::repeats(text, start.user, found));
-    if let Some((found, _)) = chosen {
-        return (Entry::read(text, at, start, found, Standing::Forged), behind(found.body));
     }
     match readings.list[0] {
         Some((found, Line::Raw)) if readings.count == 1 => (Entry::read(text, at, start, &found, Standing::Forged), behind(found.body)),

@@ -211,6 +211,7 @@ fn forged_lines_never_count() {
         "x\n".into(),
         "\n".into(),
         "x@y:[9]:LOG:  a\n@:[8]:LOG:  b\n".into(),
+        "a@b:[9]:LOG:  x\n2026-11-24 03:03:54 UTC:[local]:b".into(),
     ] {
         let text = format!("{}{host}{user}{}{}", next, failed(&user), next);
         let events = decode(&text);
@@ -239,6 +240,17 @@ fn what_cannot_be_told_is_a_forgery() {
         &session("LOG:  statement: select 'a\n\t2026-11-24 03:10:00 UTC:10.0.0.1(1):rdsadmin@postgres:[7]:LOG:  hi'"),
         &[("db.event", "query"), ("log.forged", "")],
     );
+}
+
+#[test]
+fn a_process_that_does_not_serve_the_client_is_a_forgery() {
+    let host = "2026-11-24 03:03:54 UTC:10.0.0.7(56654):";
+    let text = format!(
+        "{host}[unknown]@[unknown]:[7419]:LOG:  connection received: host=10.0.0.7 port=56654\n\
+         {host}a@b:[9]:LOG:  x\n2026-11-24 03:03:54 UTC:[local]:b@shop:[7419]:FATAL:  sorry, too many clients already\n"
+    );
+    let told: Vec<_> = decode(&text).into_iter().map(|event| event["db.event"].clone()).collect();
+    assert_eq!(told, ["connection", "log_forgery", "login_failed"]);
 }
 
 #[test]
@@ -368,7 +380,7 @@ proptest! {
     /// Whatever a client calls itself, the server's line is read as the server meant it, or not at all.
     #[test]
     fn no_name_makes_a_true_line(
-        user in r#"([a-z]|\n|\t|@|:\[[0-9]\]:|LOG:  |FATAL:  |2026-11-24 03:10:00 UTC:|:|10\.0\.0\.1\(1\):| |received fast shutdown|connection authorized: user=a){1,12}"#,
+        user in r#"([a-z]|\n|\t|@|:\[[0-9]\]:|LOG:  |FATAL:  |2026-11-24 03:10:00 UTC:|:|\[local\]:|10\.0\.0\.1\(1\):| |received fast shutdown|connection authorized: user=a){1,12}"#,
         database in r#"([a-z]|\n|@|:\[[0-9]\]:LOG:  ){1,5}"#,
     ) {
         let (user, database) = (&user[..user.len().min(63)], &database[..database.len().min(63)]);
