@@ -97,7 +97,7 @@ impl RuleSets {
 }
 
 fn engine(texts: &[(String, String)]) -> Engine {
-    Engine::new(&rules::parse_all(texts), []).unwrap_or_else(|errors| panic!("{errors:?}"))
+    Engine::new(&rules::parse_all(texts)).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
 fn print_table(measured: &[Measured], peers: &peer::Speeds) {

@@ -115,11 +115,9 @@ impl Nested {
 }
 
 impl Engine {
-    /// `captured`: fields that summaries and correlations need beside those that the rules test.
-    ///
     /// # Errors
     /// The rule's index and what can't be compiled, for every such rule.
-    pub fn new<'r>(rules: &[Rule], captured: impl IntoIterator<Item = &'r str>) -> Result<Self, Vec<CompileError>> {
+    pub fn new(rules: &[Rule]) -> Result<Self, Vec<CompileError>> {
         let mut schema = Schema::new();
         for name in EVIDENCE_FIELDS {
             schema.add(name);
@@ -132,10 +130,14 @@ impl Engine {
                 Err((span, message)) => errors.push(CompileError { rule: index, span, message }),
             }
         }
-        for name in captured {
-            compile::add_field(&mut schema, name);
-        }
         if errors.is_empty() { Ok(Self { schema, rules: compiled }) } else { Err(errors) }
+    }
+
+    /// Makes a field readable in the matches of `rule`, whether the rule tests it or not.
+    pub fn capture(&mut self, rule: usize, name: &str) -> FieldId {
+        let (field, mask) = compile::add_field(&mut self.schema, name);
+        self.rules[rule].derived |= mask;
+        field
     }
 
     pub fn field(&self, name: &str) -> Option<FieldId> {

@@ -5,16 +5,19 @@
 
 mod capture;
 mod detectors;
+mod replay;
 
-pub use capture::Single;
-pub use detectors::Detectors;
+pub use detectors::{Detectors, Unfit};
+pub use replay::Replay;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::correlate::Inputs;
 use crate::decode::{Decoder, Defect, Item, LeftOut, Reason};
 use crate::detect::{Outcome, Scratch};
 use crate::event::Event;
+use crate::store::keeper::Single;
 
 /// What became of the events of some records. All counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Tally {
     pub events: u64,
     pub matched: u64,
     pub unmatched: u64,
+    /// Events all of whose matches were known already.
+    pub duplicate: u64,
     pub quarantined: u64,
     pub control_messages: u64,
     pub digests: u64,
@@ -37,6 +42,7 @@ impl Tally {
         self.events += other.events;
         self.matched += other.matched;
         self.unmatched += other.unmatched;
+        self.duplicate += other.duplicate;
         self.quarantined += other.quarantined;
         self.control_messages += other.control_messages;
         self.digests += other.digests;
@@ -68,14 +74,37 @@ pub const KEPT_BYTES: usize = 256 << 10;
 /// What a worker found since it was last emptied.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub singles: Vec<Single>,
+    /// Matches that feed correlations, and the event of each.
+    pub inputs: Inputs,
+    pub input_events: Vec<u32>,
+    /// Findings of single events, each with its event.
+    pub singles: Vec<(u32, Single)>,
     pub quarantined: Vec<Quarantined>,
     pub tally: Tally,
+    /// The newest event that matched; milliseconds since the epoch.
+    pub newest_ms: i64,
+}
+
+/// The part of a batch that takes an event's matches.
+struct Found<'b> {
+    /// Numbers the batch's events.
+    event: u32,
+    inputs: &'b mut Inputs,
+    input_events: &'b mut Vec<u32>,
+    singles: &'b mut Vec<(u32, Single)>,
+    newest_ms: &'b mut i64,
 }
 
 impl Batch {
+    pub fn has_found(&self) -> bool {
+        !self.inputs.is_empty() || !self.singles.is_empty()
+    }
+
     pub fn clear(&mut self) {
+        self.inputs.clear();
+        self.input_events.clear();
         self.singles.clear();
+        self.newest_ms = 0;
         self.quarantined.clear();
         self.tally = Tally::default();
     }
@@ -154,10 +183,11 @@ impl Matcher {
             *count - 1
         };
         let mut identity = None;
-        let Batch { singles, .. } = batch;
+        let Batch { inputs, input_events, singles, newest_ms, tally, .. } = &mut *batch;
+        let mut kept = Found { event: tally.events as u32, inputs, input_events, singles, newest_ms };
         let outcome = rules.engine.judge(event, scratch, |found| {
             let identity = *identity.get_or_insert_with(|| rules.identity(&found, stream, &mut occurrence));
-            singles.push(rules.single(&found, &identity, arrival_ms));
+            rules.keep(&found, &identity, arrival_ms, &mut kept);
         });
         match outcome {
             Outcome::Unmatched => batch.tally.unmatched += 1,

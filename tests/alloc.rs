@@ -96,7 +96,7 @@ fn nothing_is_allocated_per_event() {
     {
         let mut set = rules::parse_all(&rules::synthetic(200));
         set.extend(texts.iter().flat_map(|text| rules::parse("flood.yml", text)));
-        let engine = Engine::new(&set, []).expect("the rules compile");
+        let engine = Engine::new(&set).expect("the rules compile");
         let (mut decoder, mut scratch) = (Decoder::default(), Scratch::default());
         let (grown, _) = pass(&engine, &records, &mut decoder, &mut scratch);
         assert!(grown > 0, "{what}: the first pass grows the buffers, or the allocator does not count");

@@ -53,7 +53,7 @@ detection: {k: ['*terraform*'], condition: k}
     let parsed = sigma::parse(&"odd".into(), odd, &Lists::default());
     assert_eq!(parsed.documents.len(), 4, "{:?}", parsed.diagnostics);
     all.extend(parsed.documents.into_iter().filter_map(|d| if let Document::Rule(rule) = d { Some(rule) } else { None }));
-    Engine::new(&all, []).expect("the rules compile")
+    Engine::new(&all).expect("the rules compile")
 }
 
 struct Compare {

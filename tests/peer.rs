@@ -41,7 +41,7 @@ struct Set {
 impl Set {
     fn of(texts: Vec<(String, String)>) -> Self {
         let rules = rules::parse_all(&texts);
-        let engine = Engine::new(&rules, []).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let engine = Engine::new(&rules).unwrap_or_else(|errors| panic!("{errors:?}"));
         Self { texts, rules, engine }
     }
 

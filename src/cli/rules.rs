@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
-use crate::pipeline::Detectors;
+use crate::pipeline::{Detectors, Unfit};
 use crate::rule::ast::Profile;
 use crate::rule::{self, Input, Options};
 
@@ -56,15 +56,16 @@ pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
         eprintln!("{}\n", loaded.render(colour()));
         bail!("{} in the rules; `trailwarden check` shows the warnings too", counted(loaded.diagnostics.len(), "error"));
     }
-    Detectors::new(&loaded.set).map_err(|errors| {
-        let mut report = String::new();
-        for error in &errors {
-            let Some(meta) = loaded.set.rules.iter().filter(|r| r.role.runs).nth(error.rule).map(|r| &r.rule.meta) else { continue };
-            let (line, column) = rule::diagnostic::line_and_column(loaded.set.source(&meta.file), error.span.start as usize);
-            report.push_str(&format!("\n{}:{line}:{column}: {error}", meta.file));
-        }
-        anyhow::anyhow!("rules that can't be compiled:{report}")
-    })
+    Detectors::new(&loaded.set).map_err(|unfit| anyhow::anyhow!("rules that can't run:{}", told(&unfit, &loaded.set)))
+}
+
+/// One line each.
+pub fn told(unfit: &[Unfit], set: &rule::RuleSet) -> String {
+    let line = |u: &Unfit| {
+        let (line, column) = rule::diagnostic::line_and_column(set.source(&u.file), u.span.start as usize);
+        format!("\n{}:{line}:{column}: {u}", u.file)
+    };
+    unfit.iter().map(line).collect()
 }
 
 /// Whether stderr takes colours.

@@ -12,8 +12,10 @@ use std::sync::{Arc, mpsc};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::alert::{Alert, escape, level_word, ocsf};
 use crate::decode::Progress;
-use crate::pipeline::{Batch, Detectors, Quarantined, Single, Tally, Worker};
+use crate::event::time;
+use crate::pipeline::{Batch, Quarantined, Replay, Tally, Worker};
 use crate::rule::ast::Level;
 use crate::source::files::{self, Pieces};
 
@@ -66,7 +68,7 @@ impl From<LevelArg> for Level {
 
 /// What readers tell the printer.
 enum Message {
-    Batch { path: Arc<Path>, batch: Batch },
+    Batch { path: Arc<Path>, batch: Box<Batch> },
     Failed { path: Arc<Path>, error: io::Error },
     FileDone,
 }
@@ -81,15 +83,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len()).max(1);
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::sync_channel(QUEUED_BATCHES);
-    let mut printer = Printer {
-        rules: rules.clone(),
-        format: args.format,
-        out: BufWriter::new(io::stdout().lock()),
-        tally: Tally::default(),
-        findings: 0,
-        worst: None,
-        failed: 0,
-    };
+    let mut printer =
+        Printer { replay: Replay::new(&rules)?, format: args.format, out: BufWriter::new(io::stdout().lock()), findings: 0, worst: None, failed: 0 };
     std::thread::scope(|scope| -> anyhow::Result<()> {
         for _ in 0..readers {
             let (sender, rules, files, next) = (sender.clone(), rules.clone(), &files, &next);
@@ -141,8 +136,8 @@ fn read_file(path: &Arc<Path>, worker: &mut Worker, sender: &mpsc::SyncSender<Me
             };
             worker.batch.tally.bytes += used as u64;
             pieces.consume(used);
-            if worker.batch.tally.bytes > BATCH_BYTES || !worker.batch.singles.is_empty() {
-                let _ = sender.send(Message::Batch { path: path.clone(), batch: std::mem::take(&mut worker.batch) });
+            if worker.batch.tally.bytes > BATCH_BYTES || worker.batch.has_found() {
+                let _ = sender.send(Message::Batch { path: path.clone(), batch: Box::new(std::mem::take(&mut worker.batch)) });
             }
             if !more? || last {
                 return Ok(());
@@ -152,50 +147,63 @@ fn read_file(path: &Arc<Path>, worker: &mut Worker, sender: &mpsc::SyncSender<Me
     if let Err(error) = read() {
         let _ = sender.send(Message::Failed { path: path.clone(), error });
     }
-    let _ = sender.send(Message::Batch { path: path.clone(), batch: std::mem::take(&mut worker.batch) });
+    let _ = sender.send(Message::Batch { path: path.clone(), batch: Box::new(std::mem::take(&mut worker.batch)) });
     let _ = sender.send(Message::FileDone);
 }
 
 struct Printer<'o> {
-    rules: Arc<Detectors>,
+    replay: Replay,
     format: Format,
     out: BufWriter<io::StdoutLock<'o>>,
-    tally: Tally,
     findings: u64,
     worst: Option<Level>,
+    /// Files that could not be read to their end.
     failed: u64,
 }
 
 impl Printer<'_> {
-    fn take(&mut self, message: Message) -> io::Result<()> {
+    fn take(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
-            Message::Batch { path, batch } => {
-                self.tally.add(&batch.tally);
+            Message::Batch { path, mut batch } => {
                 for Quarantined { reason, at, .. } in &batch.quarantined {
                     eprintln!("{}: at byte {at}: {reason}; quarantined", path.display());
                 }
-                batch.singles.iter().try_for_each(|single| self.print(single))
+                let alerts = self.replay.take(&mut batch)?;
+                self.print_all(&alerts)?;
             }
             Message::Failed { path, error } => {
                 self.failed += 1;
                 eprintln!("{}: {error}; what was read before it counts", path.display());
-                Ok(())
             }
-            Message::FileDone => Ok(()),
+            Message::FileDone => {}
+        }
+        Ok(())
+    }
+
+    fn print_all(&mut self, alerts: &[Alert]) -> io::Result<()> {
+        alerts.iter().try_for_each(|alert| self.print(alert))?;
+        self.out.flush()
+    }
+
+    fn print(&mut self, alert: &Alert) -> io::Result<()> {
+        self.findings += 1;
+        self.worst = self.worst.max(Some(alert.rule.level));
+        match self.format {
+            Format::Text => writeln!(self.out, "{}", line(alert)),
+            Format::Json => writeln!(self.out, "{}", escape::json(json(alert).to_string())),
+            Format::Ocsf => writeln!(self.out, "{}", escape::json(ocsf::detection_finding(alert, ocsf::Activity::Create, None).to_string())),
         }
     }
 
-    fn print(&mut self, single: &Single) -> io::Result<()> {
-        let info = &self.rules.infos[single.rule];
-        self.findings += 1;
-        self.worst = self.worst.max(Some(info.level));
-        writeln!(self.out, "{:<8} {}  {}  {}", format!("{:?}", info.level).to_uppercase(), single.event.time, info.title, single.summary)
-    }
-
     fn finish(mut self, fail_on: Option<Level>) -> anyhow::Result<ExitCode> {
-        self.out.flush()?;
-        let Tally { events, matched, unmatched, quarantined, .. } = self.tally;
-        eprintln!("{} findings; {events} events: {matched} matched, {unmatched} not, {quarantined} records quarantined", self.findings);
+        let alerts = self.replay.finish()?;
+        self.print_all(&alerts)?;
+        let Tally { events, matched, unmatched, duplicate, quarantined, control_messages, digests, encrypted, .. } = *self.replay.tally();
+        eprintln!(
+            "{} findings; {events} events: {matched} matched, {unmatched} not, {duplicate} seen before; {quarantined} records quarantined, {} left out",
+            self.findings,
+            control_messages + digests + encrypted
+        );
         Ok(if quarantined + self.failed > 0 {
             ExitCode::from(3)
         } else if fail_on.is_some_and(|level| self.worst >= Some(level)) {
@@ -204,4 +212,29 @@ impl Printer<'_> {
             ExitCode::SUCCESS
         })
     }
+}
+
+/// How a person reads an alert: its level in capitals first.
+pub fn line(alert: &Alert) -> String {
+    let level = level_word(alert.rule.level).to_uppercase();
+    let more = if alert.count > 1 { format!(" ({} events)", alert.count) } else { String::new() };
+    let time = time::format(alert.time_ms);
+    format!("{level:<8} {time}  {}  {}{more}", escape::terminal(&alert.rule.title), escape::terminal(&alert.summary))
+}
+
+/// The documented shape of `--format json`.
+fn json(alert: &Alert) -> serde_json::Value {
+    let group: serde_json::Map<_, _> = alert.group.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    serde_json::json!({
+        "id": alert.id,
+        "time": time::format(alert.time_ms),
+        "rule": { "id": alert.rule.id, "title": alert.rule.title, "level": level_word(alert.rule.level), "tags": alert.rule.tags },
+        "account": alert.account,
+        "region": alert.region,
+        "group": group,
+        "summary": alert.summary,
+        "events": alert.events,
+        "count": alert.count,
+        "late": alert.late,
+    })
 }

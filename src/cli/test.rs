@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use super::rules::{colour, counted};
-use crate::pipeline::{Detectors, Worker};
+use super::rules::{colour, counted, told};
+use crate::pipeline::{Detectors, Replay, Worker};
 use crate::rule::ast::Profile;
 use crate::rule::cases::{self, Case, CaseFile, Expected};
 use crate::rule::diagnostic::{Diagnostic, line_and_column};
@@ -127,26 +127,27 @@ fn suite(pair: &Pair) -> Result<Suite, String> {
         let told: Vec<_> = errors.iter().map(|found| found.render(&pair.cases.text, colour())).collect();
         return Err(told.join("\n\n"));
     }
-    let rule = rule_of(pair, &file)?;
-    let set = RuleSet { rules: vec![rule], ..RuleSet::default() };
-    let set =
-        Detectors::new(&set).map_err(|errors| errors.iter().map(|error| format!("{}: {error}", pair.rule.name)).collect::<Vec<_>>().join("\n"))?;
-    let set = Arc::new(set);
+    let set = rules_of(pair, &file)?;
+    let stateful = !set.correlations.is_empty() || set.rules.iter().any(|r| r.rule.meta.ext.state.is_some());
+    let set = Arc::new(Detectors::new(&set).map_err(|unfit| told(&unfit, &set))?);
     let outcomes = file.cases.iter().map(|case| Outcome {
         name: case.name.clone(),
-        failure: judge(case, &set, &pair.cases.text),
+        failure: if stateful { judge_all(case, &set, &pair.cases.text) } else { judge(case, &set, &pair.cases.text) },
         line: line_and_column(&pair.cases.text, case.span.start as usize).0,
     });
     Ok(Suite { file: pair.cases.name.clone(), outcomes: outcomes.collect(), seconds: start.elapsed().as_secs_f64() })
 }
 
-/// The rule that the cases are about.
-fn rule_of(pair: &Pair, cases: &CaseFile) -> Result<LinkedRule, String> {
+/// What the cases are about: the file as a whole where it correlates, else its one rule or the one that they name.
+fn rules_of(pair: &Pair, cases: &CaseFile) -> Result<RuleSet, String> {
     let options = Options { lists: Lists::new(cases.lists.clone()), profile: Profile::Paranoid };
     let mut loaded = load_texts(vec![pair.rule.clone()], &options);
     if loaded.has_errors() {
         loaded.diagnostics.retain(Diagnostic::is_error);
         return Err(loaded.render(colour()));
+    }
+    if !loaded.set.correlations.is_empty() {
+        return Ok(loaded.set);
     }
     let mut rules = loaded.set.rules.into_iter();
     let is = |name: &str| {
@@ -156,13 +157,44 @@ fn rule_of(pair: &Pair, cases: &CaseFile) -> Result<LinkedRule, String> {
             meta.title.value == name || [&meta.id, &meta.name].into_iter().flatten().any(|named| named.value == name)
         }
     };
-    match &cases.rule {
+    let rule = match &cases.rule {
         Some(name) => rules.find(is(&name.value)).ok_or_else(|| format!("{}: no rule `{}` in {}", pair.cases.name, name.value, pair.rule.name)),
         None => match (rules.next(), rules.next()) {
             (Some(rule), None) => Ok(rule),
             (None, _) => Err(format!("{}: there is no rule", pair.rule.name)),
             _ => Err(format!("{}: several rules in {}; say which with `rule:`", pair.cases.name, pair.rule.name)),
         },
+    };
+    Ok(RuleSet { rules: vec![rule?], sources: loaded.set.sources, ..RuleSet::default() })
+}
+
+/// The case as a whole, through correlations: what is wrong, if something is.
+fn judge_all(case: &Case, set: &Arc<Detectors>, source: &str) -> Option<String> {
+    let mut worker = Worker::new(set.clone());
+    let mut replay = match Replay::new(set) {
+        Ok(replay) => replay,
+        Err(error) => return Some(error.to_string()),
+    };
+    let mut alerts = 0;
+    for event in &case.events {
+        worker.batch.clear();
+        worker.record("cases", &event.data, event.time_ms);
+        if let Some(quarantined) = worker.batch.quarantined.first() {
+            let line = line_and_column(source, event.span.start as usize).0;
+            return Some(format!("event `{}` in line {line} can't be decoded: {:?}", event.label, quarantined.reason));
+        }
+        match replay.take(&mut worker.batch) {
+            Ok(found) => alerts += found.len(),
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    alerts += replay.finish().map_or(0, |found| found.len());
+    let raised = format!("{} raised", counted(alerts, "alert"));
+    match case.expected {
+        Expected::Match if alerts == 0 => Some("must alert and does not".to_owned()),
+        Expected::NoMatch if alerts > 0 => Some(format!("must not alert; {raised}")),
+        Expected::Alerts(expected) if expected != alerts => Some(format!("{} expected, {raised}", counted(expected, "alert"))),
+        _ => None,
     }
 }
 
@@ -177,7 +209,7 @@ fn judge(case: &Case, set: &Arc<Detectors>, source: &str) -> Option<String> {
         if let Some(quarantined) = worker.batch.quarantined.first() {
             return Some(format!("{} can't be decoded: {:?}", place(), quarantined.reason));
         }
-        let matched = !worker.batch.singles.is_empty();
+        let matched = worker.batch.tally.matched > 0;
         matches += usize::from(matched);
         match case.expected {
             Expected::Match if !matched => return Some(format!("{} must match and does not", place())),

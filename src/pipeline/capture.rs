@@ -7,29 +7,18 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+use super::Found;
 use super::detectors::{Detectors, Piece};
-use crate::alert::EventRef;
+use crate::alert::{Alert, EventRef};
+use crate::correlate::Head;
 use crate::detect::Match;
 use crate::event::{Body, FieldId, Kind, time};
+use crate::store::keeper::Single;
 
 /// Values of an array that a summary tells.
 const SUMMARY_VALUES: usize = 5;
 /// Letters of one value that a summary tells.
 const SUMMARY_LETTERS: usize = 200;
-
-/// A match, owned.
-#[derive(Debug, Clone)]
-pub struct Single {
-    pub rule: usize,
-    pub identity: Identity,
-    pub time_ms: i64,
-    pub arrival_ms: i64,
-    pub account: String,
-    pub region: String,
-    pub group: Vec<(String, String)>,
-    pub summary: String,
-    pub event: EventRef,
-}
 
 /// Two hashes of who an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,35 +63,46 @@ impl Detectors {
         Identity { action: event, event }
     }
 
-    pub(super) fn single(&self, found: &Match<'_>, identity: &Identity, arrival_ms: i64) -> Single {
+    /// Adds a match to the batch: as an alert, as evidence, or both.
+    pub(super) fn keep(&self, found: &Match<'_>, identity: &Identity, arrival_ms: i64, batch: &mut Found<'_>) {
         let capture = &self.captures[found.rule];
         let time_ms = self.time_ms(found, arrival_ms);
-        let mut summary = String::new();
-        for piece in &capture.summary {
-            match piece {
-                Piece::Text(text) => summary.push_str(text),
-                Piece::FirstOf(fields) => {
-                    let told = fields.iter().find(|f| found.first(**f).is_some_and(|text| !text.is_empty())).or(fields.first());
-                    told.into_iter().for_each(|field| tell(found, *field, &mut summary));
-                }
+        let summary = summary(found, &capture.summary);
+        let account = self.account(found);
+        let region = self.text(found, "awsRegion", found.event.context.region);
+        let event = self.event_ref(found, time_ms);
+        for (feed, fields) in &capture.feeds {
+            batch.inputs.push(Head {
+                feed: *feed,
+                time_ms,
+                arrival_ms: if arrival_ms == 0 { time_ms } else { arrival_ms },
+                identity: identity.action,
+                account: &account,
+                region: &region,
+                event_id: &event.id,
+                source: &event.source,
+                name: &event.name,
+                summary: &summary,
+            });
+            for field in fields {
+                batch.inputs.field(found.all(*field).filter_map(|text| std::str::from_utf8(text).ok()));
             }
+            batch.input_events.push(batch.event);
         }
-        let group = capture.group.iter().map(|(name, field)| {
-            let mut value = String::new();
-            tell(found, *field, &mut value);
-            (name.clone(), value)
-        });
-        Single {
-            rule: found.rule,
-            identity: *identity,
-            time_ms,
-            arrival_ms: if arrival_ms == 0 { time_ms } else { arrival_ms },
-            account: self.account(found),
-            region: self.text(found, "awsRegion", found.event.context.region),
-            group: group.collect(),
-            summary,
-            event: self.event_ref(found, time_ms),
+        if capture.alerts {
+            let group = capture.group.iter().map(|(name, field)| {
+                let mut value = String::new();
+                tell(found, *field, &mut value);
+                (name.clone(), value)
+            });
+            let group = group.collect();
+            let rule = self.infos[found.rule].clone();
+            let (id, incident) = (String::new(), String::new());
+            let alert =
+                Alert { id, incident, time_ms, rule, account, region, group, summary, events: vec![event], count: 1, late: false, resolved: false };
+            batch.singles.push((batch.event, Single { alert, identity: identity.event, organization: capture.organization }));
         }
+        *batch.newest_ms = (*batch.newest_ms).max(time_ms);
     }
 
     fn text(&self, found: &Match<'_>, name: &str, otherwise: &str) -> String {
@@ -129,6 +129,20 @@ impl Detectors {
             name: self.text(found, "eventName", found.event.logsource.service),
         }
     }
+}
+
+fn summary(found: &Match<'_>, pieces: &[Piece]) -> String {
+    let mut summary = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => summary.push_str(text),
+            Piece::FirstOf(fields) => {
+                let told = fields.iter().find(|f| found.first(**f).is_some_and(|text| !text.is_empty())).or(fields.first());
+                told.into_iter().for_each(|field| tell(found, *field, &mut summary));
+            }
+        }
+    }
+    summary
 }
 
 /// The values of a field as a person reads them.

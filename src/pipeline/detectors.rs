@@ -5,14 +5,17 @@
 use std::sync::Arc;
 
 use crate::alert::RuleInfo;
-use crate::detect::{CompileError, EVIDENCE_FIELDS, Engine};
+use crate::correlate::{FeedId, Plan, plan::Origin};
+use crate::detect::{EVIDENCE_FIELDS, Engine};
 use crate::event::FieldId;
-use crate::rule::ast::{Correlation, Meta, Rule};
+use crate::rule::ast::{Correlation, Meta, Rule, Scope, Span};
 use crate::rule::{LinkedCorrelation, LinkedRule, RuleSet};
 
 #[derive(Debug)]
 pub struct Detectors {
     pub engine: Engine,
+    /// What feeds which correlation.
+    pub plan: Arc<Plan>,
     /// Those that run.
     pub rules: Vec<Rule>,
     pub correlations: Vec<Correlation>,
@@ -27,6 +30,11 @@ pub struct Detectors {
 pub(super) struct Capture {
     pub summary: Vec<Piece>,
     pub group: Vec<(String, FieldId)>,
+    /// The match is an alert by itself.
+    pub alerts: bool,
+    pub organization: bool,
+    /// Group fields, then value fields, of each correlation that the rule feeds.
+    pub feeds: Vec<(FeedId, Vec<FieldId>)>,
 }
 
 /// A piece of a summary template.
@@ -35,6 +43,16 @@ pub(super) enum Piece {
     Text(String),
     /// `{a|b}`: the first of them that has a value.
     FirstOf(Vec<FieldId>),
+}
+
+/// A rule that is well-formed and yet can't run.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Unfit {
+    /// As `Meta::file`.
+    pub file: Arc<str>,
+    pub span: Span,
+    pub message: String,
 }
 
 /// Ids of `EVIDENCE_FIELDS`, by name.
@@ -56,29 +74,46 @@ const DEFAULT_SUMMARY: &str = "{userIdentity.arn} called {eventName} from {sourc
 
 impl Detectors {
     /// # Errors
-    /// Rules that can't be compiled.
-    pub fn new(set: &RuleSet) -> Result<Self, Vec<CompileError>> {
+    /// Rules that can't be compiled, correlations that can't be linked.
+    pub fn new(set: &RuleSet) -> Result<Self, Vec<Unfit>> {
         let rules: Vec<Rule> = set.rules.iter().filter(|r| r.role.runs).map(|LinkedRule { rule, .. }| rule.clone()).collect();
         let running = set.correlations.iter().filter(|c| c.role.runs);
-        let correlations = running.map(|LinkedCorrelation { correlation, .. }| correlation.clone()).collect();
-        let templates: Vec<_> = rules.iter().map(|r| template(r.meta.ext.summary.as_ref().map_or(DEFAULT_SUMMARY, |s| &s.value))).collect();
-        let names = templates.iter().flatten().filter(|(is_field, _)| *is_field).flat_map(|(_, text)| text.split('|'));
-        let groups = rules.iter().flat_map(|r| &r.meta.ext.group).map(|g| g.value.as_str());
-        let engine = Engine::new(&rules, names.chain(groups))?;
-        let id = |name: &str| engine.field(name).expect("captured fields are in the schema");
-        let captures = rules.iter().zip(&templates).map(|(rule, template)| Capture {
-            summary: template.iter().map(|(is_field, text)| piece(*is_field, text, id)).collect(),
-            group: rule.meta.ext.group.iter().map(|g| (g.value.clone(), id(&g.value))).collect(),
-        });
-        let captures = captures.collect();
+        let correlations: Vec<_> = running.map(|LinkedCorrelation { correlation, .. }| correlation.clone()).collect();
+        let mut engine = Engine::new(&rules).map_err(|errors| {
+            let unfit = |e: crate::detect::CompileError| Unfit { file: rules[e.rule].meta.file.clone(), span: e.span, message: e.message };
+            errors.into_iter().map(unfit).collect::<Vec<_>>()
+        })?;
+        let plan = Plan::compile(&rules, &correlations).map_err(|faults| {
+            let meta = |origin| match origin {
+                Origin::Rule(index) => &rules[index].meta,
+                Origin::Correlation(index) => &correlations[index].meta,
+            };
+            faults.into_iter().map(|f| Unfit { file: meta(f.origin).file.clone(), span: f.span, message: f.message }).collect::<Vec<_>>()
+        })?;
+        let captures = rules.iter().enumerate().map(|(index, rule)| Capture::new(index, rule, &plan, &mut engine)).collect();
         let infos = rules.iter().map(|r| Arc::new(info(&r.meta))).collect();
-        let evidence = Evidence { ids: EVIDENCE_FIELDS.map(id) };
-        Ok(Self { engine, infos, captures, evidence, rules, correlations })
+        let evidence = Evidence { ids: EVIDENCE_FIELDS.map(|name| engine.field(name).expect("every schema has the evidence fields")) };
+        Ok(Self { engine, plan: Arc::new(plan), infos, captures, evidence, rules, correlations })
     }
 }
 
-fn piece(is_field: bool, text: &str, id: impl Fn(&str) -> FieldId) -> Piece {
-    if is_field { Piece::FirstOf(text.split('|').map(id).collect()) } else { Piece::Text(text.to_owned()) }
+impl Capture {
+    fn new(index: usize, rule: &Rule, plan: &Plan, engine: &mut Engine) -> Self {
+        let ext = &rule.meta.ext;
+        let pieces = template(ext.summary.as_ref().map_or(DEFAULT_SUMMARY, |s| &s.value)).into_iter();
+        let summary = pieces.map(|(is_field, text)| match is_field {
+            true => Piece::FirstOf(text.split('|').map(|name| engine.capture(index, name)).collect()),
+            false => Piece::Text(text),
+        });
+        let summary = summary.collect();
+        let group = ext.group.iter().map(|g| (g.value.clone(), engine.capture(index, &g.value))).collect();
+        let feeds = plan.feeds(index).iter().map(|feed| {
+            let fields = feed.group_by.iter().chain(&feed.values).map(|name| engine.capture(index, name));
+            (feed.id, fields.collect())
+        });
+        let feeds = feeds.collect();
+        Self { summary, group, alerts: plan.alerts(index), organization: ext.scope == Scope::Organization, feeds }
+    }
 }
 
 fn info(meta: &Meta) -> RuleInfo {
