@@ -57,7 +57,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let parsed = sigma::parse(&Arc::from("checks"), RULES, &Lists::default());
     let rules: Vec<_> = parsed.documents.into_iter().filter_map(|d| if let Document::Rule(rule) = d { Some(rule) } else { None }).collect();
     assert_eq!(rules.len(), RULES_COUNT, "{:?}", parsed.diagnostics);
-    Engine::new(&rules, []).expect("the rules compile")
+    Engine::new(&rules).expect("the rules compile")
 });
 
 #[derive(Default)]
@@ -114,7 +114,7 @@ pub fn rules(data: &[u8]) {
         assert!(!diagnostic.render(text, false).is_empty());
     }
     let rules: Vec<_> = parsed.documents.into_iter().filter_map(|d| if let Document::Rule(rule) = d { Some(rule) } else { None }).collect();
-    let Ok(engine) = Engine::new(&rules, []) else { return };
+    let Ok(engine) = Engine::new(&rules) else { return };
     let event = br#"{"eventVersion":"1.11","userIdentity":{"type":"IAMUser","arn":"arn:aws:iam::111122223333:user/x"},"eventTime":"2026-03-02T03:04:05Z","eventSource":"rds.amazonaws.com","eventName":"DeleteDBInstance","awsRegion":"eu-west-1","sourceIPAddress":"203.0.113.9","userAgent":"aws-cli","requestParameters":{"a":[{"b":1},{"b":"x"}],"policy":"{\"Statement\":[]}"},"responseElements":null}"#;
     let (mut decoder, mut fast, mut full) = (Decoder::default(), Scratch::default(), Scratch::default());
     decoder.record(event, &mut |item| {
