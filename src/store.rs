@@ -10,10 +10,12 @@ use crate::{
     position::{Position, SequenceNumber, ShardId},
 };
 
+pub mod embedded;
 pub mod keeper;
 pub mod memory;
 pub mod overlay;
 
+pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 
 /// One ordered set of rows. The number is the table's place in `ALL`.
@@ -86,6 +88,14 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub enum Change {
     Put { table: Table, key: Box<[u8]>, value: Box<[u8]> },
     Delete { table: Table, key: Box<[u8]> },
+}
+
+impl Change {
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Put { table, .. } | Self::Delete { table, .. } => *table,
+        }
+    }
 }
 
 /// Where an alert stands in the outbox: urgency first, then age, then id.

@@ -196,7 +196,7 @@ impl Keeper {
             alert.group.iter().for_each(|(_, value)| push_value(&mut tuple, Some(value)));
             digest(&[b"single", alert.rule.id.as_bytes(), scope.as_bytes(), &tuple])
         });
-        let incident = self.issue(&id, group.map(|g| (g, alert.time_ms)))?;
+        let incident = self.issue(&id, group, alert.time_ms)?;
         alert.id = hex(&id);
         alert.incident = hex(&incident);
         alert.redact();
@@ -209,8 +209,7 @@ impl Keeper {
         if self.mode == Mode::Replay && !self.ended {
             return Ok(());
         }
-        self.frontier_ms = self.frontier_ms.max(frontier_ms);
-        self.judge_due()
+        self.judge_until(frontier_ms.max(self.frontier_ms))
     }
 
     /// End of input in a replay: every window is complete. `newest_ms`: the newest event of the whole input.
@@ -224,7 +223,7 @@ impl Keeper {
     /// (in a replay: after `finish`). After an error nothing of it counts: stop, and start again from the store.
     pub fn commit(&mut self, positions: &[(ShardId, Position)]) -> Result<Vec<Alert>> {
         if matches!(self.mode, Mode::Live { .. }) {
-            self.judge_due()?;
+            self.judge_until(self.frontier_ms)?;
             self.sweep()?;
             self.rows.put(Table::Meta, restore::FRONTIER, time_key(self.frontier_ms));
         }

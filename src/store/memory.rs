@@ -1,14 +1,16 @@
 //! Rows in memory: for `scan`, `test`, `demo` and tests.
 //!
-//! In: batches. Out: rows in key order. Invariant: same answers as the embedded store; nothing outlives the process.
+//! In: batches. Out: rows in key order. Invariant: same answers as the embedded store; nothing outlives the process. Over its
+//! budget all rows move to a temporary file, once.
 
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
-    sync::{PoisonError, RwLock},
+    path::PathBuf,
+    sync::{OnceLock, PoisonError, RwLock},
 };
 
-use super::{Change, Result, Store, Table, Visit};
+use super::{Change, EmbeddedStore, Result, Store, Table, Visit};
 
 type Rows = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -21,14 +23,53 @@ struct Tables {
     bytes: u64,
 }
 
+/// Rows in one batch when they move to disk.
+const SPILL_ROWS: usize = 10_000;
+
 #[derive(Default)]
 pub struct MemoryStore {
     tables: RwLock<Tables>,
+    /// Budget in bytes, and the folder of the temporary file.
+    spill: Option<(u64, PathBuf)>,
+    /// Set under the lock of `tables`, which is empty from then on.
+    disk: OnceLock<EmbeddedStore>,
 }
 
 impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that moves to a temporary file in `folder` once its rows take more than `budget_bytes`.
+    pub fn with_budget(budget_bytes: u64, folder: PathBuf) -> Self {
+        Self { spill: Some((budget_bytes, folder)), ..Self::default() }
+    }
+
+    /// The rows have moved to disk.
+    pub fn has_spilled(&self) -> bool {
+        self.disk.get().is_some()
+    }
+
+    fn spill(&self, tables: &mut Tables) -> Result<()> {
+        let Some((budget_bytes, folder)) = &self.spill else { return Ok(()) };
+        if tables.bytes <= *budget_bytes {
+            return Ok(());
+        }
+        let disk = EmbeddedStore::temporary(folder)?;
+        let mut batch = Vec::with_capacity(SPILL_ROWS);
+        for table in Table::ALL {
+            while let Some((key, value)) = tables.rows[table as usize].pop_first() {
+                batch.push(Change::Put { table, key, value });
+                if batch.len() == SPILL_ROWS {
+                    disk.commit(std::mem::take(&mut batch))?;
+                }
+            }
+        }
+        disk.commit(batch)?;
+        tables.bytes = 0;
+        // Only this thread holds the lock, and the cell was empty.
+        let _ = self.disk.set(disk);
+        Ok(())
     }
 }
 
@@ -39,11 +80,17 @@ fn cost(key: &[u8], value: &[u8]) -> u64 {
 impl Store for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disk) = self.disk.get() {
+            return disk.get(table, key);
+        }
         Ok(tables.rows[table as usize].get(key).map(|value| value.to_vec()))
     }
 
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], visit: Visit) -> Result<()> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disk) = self.disk.get() {
+            return disk.scan(table, prefix, from, visit);
+        }
         let start = prefix.max(from);
         for (key, value) in tables.rows[table as usize].range::<[u8], _>((Bound::Included(start), Bound::Unbounded)) {
             if !key.starts_with(prefix) || visit(key, value) == ControlFlow::Break(()) {
@@ -55,6 +102,9 @@ impl Store for MemoryStore {
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disk) = self.disk.get() {
+            return disk.commit(changes);
+        }
         let Tables { rows, bytes } = &mut *tables;
         for change in changes {
             match change {
@@ -72,7 +122,7 @@ impl Store for MemoryStore {
                 }
             }
         }
-        Ok(())
+        self.spill(&mut tables)
     }
 
     fn bytes(&self) -> u64 {

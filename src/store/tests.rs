@@ -118,6 +118,16 @@ fn memory_keeps_rows() {
 }
 
 #[test]
+fn memory_spills_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    for budget_bytes in [0, 500, 100_000] {
+        let store = MemoryStore::with_budget(budget_bytes, folder.path().into());
+        check_store(&store);
+        assert_eq!(store.has_spilled(), budget_bytes < 100_000);
+    }
+}
+
+#[test]
 fn ids_that_are_not_hex_have_no_row() {
     for (id, ok) in [("0123456789abcdef0123456789abcdef", true), ("0123", false), ("+123456789abcdef0123456789abcdef", false), ("é", false)] {
         let mut a = alert(1, Level::Low, 0);

@@ -64,14 +64,13 @@ pub(super) fn info(node: &Node) -> RuleInfo {
 
 impl Keeper {
     /// Marks an id as issued and gives its incident: that of its group's same or adjacent cell, else one of its own.
-    pub(super) fn issue(&mut self, id: &Id, group: Option<(Id, i64)>) -> Result<Id> {
+    pub(super) fn issue(&mut self, id: &Id, group: Option<Id>, at_ms: i64) -> Result<Id> {
         let now_ms = if self.ended { self.newest_ms } else { self.frontier_ms };
         let mut incident = *id;
-        let mut expires_ms = now_ms.saturating_add(REMEMBER_MS);
-        if let Some((group, at_ms)) = group {
+        let expires_ms = now_ms.max(at_ms).saturating_add(REMEMBER_MS);
+        if let Some(group) = group {
             let cell = cell_of(at_ms, HOUR_MS);
             incident = self.incident(&group, cell)?.unwrap_or(*id);
-            expires_ms = expires_ms.max(at_ms.saturating_add(REMEMBER_MS));
             self.rows.put(Table::Fired, &rows::cell_key(&group, cell), rows::fired_row(&Fired { expires_ms, incident }));
         }
         self.rows.put(Table::Fired, &rows::id_key(id), rows::fired_row(&Fired { expires_ms, incident }));
@@ -92,15 +91,19 @@ impl Keeper {
 
     /// A window that ends at `at_ms` holds, the first of its cell.
     pub(super) fn fire_cell(&mut self, place: &Place, node: &Node, cell: i64, at_ms: i64, late: bool) -> Result<()> {
+        if let Some(loaded) = self.hot.get(&place.group) {
+            loaded.fired.push(cell);
+        }
+        // A group whose items have all expired begins anew, but its cells may have fired.
+        if self.rows.get(Table::Fired, &rows::cell_key(&place.group, cell))?.is_some() {
+            return Ok(());
+        }
         let id = cell_id(&node.rule, place.scope, place.tuple, cell);
         let incident = self.incident(&place.group, cell)?.unwrap_or(id);
         let end_ms = cell.saturating_add(2).saturating_mul(node.cell_ms);
         let expires_ms = end_ms.saturating_add(node.timespan_ms + self.limits.lateness_ms + self.limits.settle_ms * node.depth);
         self.rows.put(Table::Fired, &rows::cell_key(&place.group, cell), rows::fired_row(&Fired { expires_ms, incident }));
         self.counts.incidents += u64::from(incident == id);
-        if let Some(loaded) = self.hot.get(&place.group) {
-            loaded.fired.push(cell);
-        }
         self.firings.push(firing(place, id, incident, cell, at_ms, late));
         Ok(())
     }
@@ -128,7 +131,7 @@ impl Keeper {
         if !node.alerts || self.rows.get(Table::Fired, &rows::id_key(&id))?.is_some() {
             return Ok(());
         }
-        let incident = self.issue(&id, Some((place.group, at_ms)))?;
+        let incident = self.issue(&id, Some(place.group), at_ms)?;
         // A value's id is remembered as long as the value.
         let kept = at_ms.saturating_add(node.timespan_ms + self.limits.lateness_ms + REMEMBER_MS);
         self.rows.put(Table::Fired, &rows::id_key(&id), rows::fired_row(&Fired { expires_ms: kept, incident }));

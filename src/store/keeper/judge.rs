@@ -80,14 +80,16 @@ impl Keeper {
         }
     }
 
-    /// Judges everything that is due, in order of due time: children before the parents that wait for them.
-    pub(super) fn judge_due(&mut self) -> Result<()> {
+    /// Moves the frontier and judges everything that becomes due, in order of due time: children before the parents that wait
+    /// for them. The frontier goes from due time to due time, so that a jump of it expires nothing that a parent still needs.
+    pub(super) fn judge_until(&mut self, target_ms: i64) -> Result<()> {
         let plan = Arc::clone(&self.plan);
         while let Some((key, late)) = self.rows.first(Table::Timers, &self.timer_cursor)? {
             let timer = rows::read_timer_key(&key).ok_or_else(|| row_error(Table::Timers, "its key has a wrong length"))?;
-            if timer.due_ms > self.frontier_ms {
+            if timer.due_ms > target_ms {
                 break;
             }
+            self.frontier_ms = self.frontier_ms.max(timer.due_ms);
             self.rows.delete(Table::Timers, &key);
             self.timer_cursor = key;
             // The group may have been evicted, its rule edited away: then there is nothing to judge.
@@ -100,6 +102,7 @@ impl Keeper {
                 self.rows.commit()?;
             }
         }
+        self.frontier_ms = target_ms;
         Ok(())
     }
 

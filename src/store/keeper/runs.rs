@@ -37,9 +37,7 @@ impl Keeper {
         if row.runs.iter().next_back().is_some_and(|run| run == (arrival.time_ms, arrival.time_ms)) && row.judged_ms < arrival.time_ms {
             self.back(place, node, &row)?;
         }
-        if row.timer_ms.is_none() {
-            self.await_silence(place, node, &mut row);
-        }
+        self.await_silence(place, node, &mut row);
         self.rows.put(Table::Evidence, &rows::runs_key(&place.group, &[0; 16]), row.write());
         Ok(known)
     }
@@ -110,10 +108,9 @@ impl Keeper {
         row.timer_ms = None;
         let now_ms = if self.ended { self.newest_ms } else { self.frontier_ms };
         let runs: Vec<(i64, i64)> = row.runs.iter().collect();
-        let newest = row.runs.newest();
         for (_, last) in runs {
-            // A run that another follows was silent for longer than the span, whatever the frontier says.
-            if last > row.judged_ms && (Some(last) != newest || last.saturating_add(node.timespan_ms) < now_ms) {
+            // A run that another follows may still be joined to it by another shard: only the frontier tells.
+            if last > row.judged_ms && last.saturating_add(node.timespan_ms) < now_ms {
                 let id = silence_id(&node.rule, place.scope, place.tuple, last);
                 self.fire_silence(place, node, id, last, &row)?;
                 row.judged_ms = last;
@@ -127,11 +124,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// One timer a group: for its earliest run that was not judged.
+    /// A timer for the group's earliest run that was not judged, unless that or an earlier one is on its way.
     fn await_silence(&mut self, place: &Place, node: &Node, row: &mut RunsRow) {
         let next = row.runs.iter().map(|run| run.1).find(|last| *last > row.judged_ms);
-        if let Some(last) = next {
-            let due_ms = last.saturating_add(node.timespan_ms).saturating_add(1);
+        let due_ms = next.map(|last| last.saturating_add(node.timespan_ms).saturating_add(1));
+        if let Some(due_ms) = due_ms.filter(|due| row.timer_ms.is_none_or(|timer| *due < timer)) {
             self.set_timer(&Timer { due_ms, group: place.group, value: [0; 16] });
             row.timer_ms = Some(due_ms);
         }
