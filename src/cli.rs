@@ -2,6 +2,7 @@
 //!
 //! In: arguments. Out: an exit code. Invariant: findings go to stdout, everything else to stderr.
 
+mod check;
 pub mod rules;
 mod scan;
 mod test;
@@ -28,14 +29,16 @@ Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage, config or rule e
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Scan(scan::Args),
+    Check(check::Args),
     Test(test::Args),
+    Rules(rules::show::Args),
 }
 
 impl Command {
     /// The level of logs that the command wants unless TRAILWARDEN_LOG says otherwise.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Command::Scan(_) | Command::Test(_) => "warn",
+            Command::Scan(_) | Command::Check(_) | Command::Test(_) | Command::Rules(_) => "warn",
         }
     }
 
@@ -46,7 +49,9 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Scan(args) => scan::run(args),
+            Command::Check(args) => Ok(check::run(&args)),
             Command::Test(args) => test::run(&args),
+            Command::Rules(args) => rules::show::run(&args),
         }
     }
 }

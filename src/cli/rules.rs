@@ -2,6 +2,8 @@
 //!
 //! In: `--rules`. Out: a linked and compiled set, or everything that is wrong. Invariant: a broken rule stops the command.
 
+pub mod show;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -9,7 +11,8 @@ use anyhow::bail;
 
 use crate::pipeline::{Detectors, Unfit};
 use crate::rule::ast::Profile;
-use crate::rule::{self, Input, Options};
+use crate::rule::diagnostic::{Diagnostic, Severity};
+use crate::rule::{self, Input, Loaded, Options, RuleSet};
 
 /// Options of every command that runs rules.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,28 +47,50 @@ pub fn inputs(arguments: &[PathBuf]) -> Vec<Input> {
     if arguments.is_empty() { vec![Input::Builtin] } else { arguments.iter().map(|a| Input::from_argument(a)).collect() }
 }
 
-/// Loads and compiles. Errors are shown whole, on stderr.
+/// Loads and links. Errors are shown whole, on stderr; warnings are left to `check`.
 ///
 /// # Errors
 /// How many errors there were.
-pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
+pub fn loaded(arguments: &RuleArgs) -> anyhow::Result<Loaded> {
     let options = Options { profile: arguments.profile.into(), ..Options::default() };
-    let mut loaded = rule::load(&inputs(&arguments.rules), &options);
-    loaded.diagnostics.retain(rule::diagnostic::Diagnostic::is_error);
+    let loaded = rule::load(&inputs(&arguments.rules), &options);
+    without_errors(loaded)
+}
+
+fn without_errors(mut loaded: Loaded) -> anyhow::Result<Loaded> {
+    loaded.diagnostics.retain(Diagnostic::is_error);
     if loaded.has_errors() {
         eprintln!("{}\n", loaded.render(colour()));
         bail!("{} in the rules; `trailwarden check` shows the warnings too", counted(loaded.diagnostics.len(), "error"));
     }
-    Detectors::new(&loaded.set).map_err(|unfit| anyhow::anyhow!("rules that can't run:{}", told(&unfit, &loaded.set)))
+    Ok(loaded)
 }
 
-/// One line each.
-pub fn told(unfit: &[Unfit], set: &rule::RuleSet) -> String {
-    let line = |u: &Unfit| {
-        let (line, column) = rule::diagnostic::line_and_column(set.source(&u.file), u.span.start as usize);
-        format!("\n{}:{line}:{column}: {u}", u.file)
-    };
-    unfit.iter().map(line).collect()
+/// Loads and compiles.
+///
+/// # Errors
+/// How many errors there were; they are on stderr.
+pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
+    let mut loaded = loaded(arguments)?;
+    match Detectors::new(&loaded.set) {
+        Ok(detectors) => Ok(detectors),
+        Err(errors) => {
+            loaded.diagnostics = unfit(errors);
+            without_errors(loaded).and_then(|_| bail!("rules that can't be compiled"))
+        }
+    }
+}
+
+/// Rules that can't be compiled, as findings.
+pub fn unfit(errors: Vec<Unfit>) -> Vec<Diagnostic> {
+    let found = |error: Unfit| Diagnostic { severity: Severity::Error, message: error.to_string(), file: error.file, span: error.span, hint: None };
+    errors.into_iter().map(found).collect()
+}
+
+/// The same, for people.
+pub fn told(errors: Vec<Unfit>, set: &RuleSet) -> String {
+    let told: Vec<_> = unfit(errors).iter().map(|found| found.render(set.source(&found.file), colour())).collect();
+    told.join("\n\n")
 }
 
 /// Whether stderr takes colours.

@@ -129,7 +129,7 @@ fn suite(pair: &Pair) -> Result<Suite, String> {
     }
     let set = rules_of(pair, &file)?;
     let stateful = !set.correlations.is_empty() || set.rules.iter().any(|r| r.rule.meta.ext.state.is_some());
-    let set = Arc::new(Detectors::new(&set).map_err(|unfit| told(&unfit, &set))?);
+    let set = Arc::new(Detectors::new(&set).map_err(|errors| told(errors, &set))?);
     let outcomes = file.cases.iter().map(|case| Outcome {
         name: case.name.clone(),
         failure: if stateful { judge_all(case, &set, &pair.cases.text) } else { judge(case, &set, &pair.cases.text) },

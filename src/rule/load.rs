@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::rule::{
-    ast::{Correlation, Filter, Profile, Rule, Span},
+    ast::{Correlation, Filter, Meta, Profile, Rule, Span},
     builtin,
     diagnostic::{Diagnostic, Report, Severity},
     link,
@@ -114,6 +114,12 @@ impl Loaded {
 }
 
 impl RuleSet {
+    /// Descriptions of all rules, then of all correlations, with what each does.
+    pub fn metas(&self) -> impl Iterator<Item = (&Meta, Role)> {
+        let rules = self.rules.iter().map(|linked| (&linked.rule.meta, linked.role));
+        rules.chain(self.correlations.iter().map(|linked| (&linked.correlation.meta, linked.role)))
+    }
+
     /// The text of a file, empty if there is none of that name.
     pub fn source(&self, name: &str) -> &str {
         self.sources.iter().find(|source| &*source.name == name).map_or("", |source| &source.text)
@@ -242,4 +248,4 @@ pub(in crate::rule) fn report_for<'d>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::rule) mod tests;
