@@ -328,7 +328,7 @@ fn rfc3339(time_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(time_ms).map_or_else(|_| format!("{time_ms} ms"), |t| t.to_string())
 }
 
-/// The rule's line with `{name}` replaced by the group's values and `{count}`; an event's own line for kinds that tell of one.
+/// The rule's line with `{name}` replaced by the group's values, `{count}` and `{last}`, the newest event's own line; an event's own line for kinds that tell of one.
 fn summary(node: &Node, group: &[(String, String)], count: u64, newest: &Payload, resolved: bool) -> String {
     let title = &node.meta.title.value;
     let pairs = group.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
@@ -344,6 +344,7 @@ fn summary(node: &Node, group: &[(String, String)], count: u64, newest: &Payload
     };
     let mut names: BTreeMap<&str, String> = group.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     names.insert("count", count.to_string());
+    names.insert("last", newest.summary.clone());
     fill(&template.value, &names)
 }
 
