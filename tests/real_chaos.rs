@@ -1,0 +1,289 @@
+//! A fleet under kills, zombies, steals, splits and merges: nothing is missed, no checkpoint ever goes back.
+//!
+//! In: rounds of random trouble from a printed seed (`TRAILWARDEN_SEED`, `TRAILWARDEN_ROUNDS`). Out: the union of what the
+//! workers processed. Invariant: every record that was stored is in it, and each lease's checkpoint only rises.
+#![cfg(feature = "demo")]
+
+mod support {
+    pub mod servers;
+    pub mod tools;
+}
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use serde_json::json;
+use support::servers;
+use tokio::time::sleep;
+use trailwarden::{
+    demo::endpoint::{Endpoint, Faults, Options},
+    lease::{
+        Notices,
+        config::Config as LeaseConfig,
+        manager::Manager,
+        row::{Naming, Row},
+        table::{Cost, Table},
+    },
+    position::Position,
+    source::{
+        Batch,
+        kinesis::{Config, Consumer, Start},
+    },
+};
+
+const FAILOVER_MS: u64 = 1000;
+const WORKERS: usize = 3;
+
+/// A worker as a process of its own: the test binary runs itself with these set.
+const KINESIS: &str = "CHAOS_KINESIS";
+const DYNAMODB: &str = "CHAOS_DYNAMODB";
+const LOG: &str = "CHAOS_LOG";
+
+#[test]
+fn chaos_worker() {
+    let Ok(kinesis) = std::env::var(KINESIS) else { return };
+    let (dynamodb, log) = (std::env::var(DYNAMODB).unwrap(), std::env::var(LOG).unwrap());
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work(&kinesis, &dynamodb, Path::new(&log)));
+}
+
+async fn work(kinesis_url: &str, dynamodb_url: &str, log: &Path) {
+    let mut log = File::options().create(true).append(true).open(log).unwrap();
+    let (endpoint, start) = (Some(kinesis_url.to_owned()), Start(Position::TrimHorizon));
+    let config = Config { streams: vec!["s".to_owned()], endpoint, start, poll_interval_ms: 250, ..Config::default() };
+    let kinesis = trailwarden::source::kinesis::client(&config).await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(dynamodb_url)).await);
+    let (notices, _receiver) = Notices::channel(64);
+    let leases = LeaseConfig { failover_ms: FAILOVER_MS, ..LeaseConfig::new("app") };
+    let naming = Naming::Single("s".to_owned());
+    let manager = Manager::start(leases, dynamodb, kinesis.clone(), naming, Position::TrimHorizon, notices.clone()).await.unwrap();
+    let checkpointer = manager.checkpointer();
+    let (consumer, mut batches) = Consumer::start(config, kinesis, manager.grants(), notices);
+    let mut consumer = Some(consumer);
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    loop {
+        let batch = tokio::select! {
+            batch = batches.recv() => batch,
+            _ = terminated.recv() => { consumer = None; continue }
+        };
+        let Some(batch) = batch else { break };
+        write_down(&mut log, &batch);
+        let bytes = batch.records.iter().map(|r| r.data.len() as u64).sum();
+        loop {
+            match checkpointer.commit(&batch.shard, batch.counter, &batch.through, bytes).await {
+                Err(error) if error.is_retryable() => sleep(Duration::from_millis(100)).await,
+                Err(_) => break writeln!(log, "refused").unwrap(),
+                Ok(()) => break,
+            }
+        }
+    }
+    drop(consumer);
+    manager.shutdown().await;
+}
+
+/// One write a batch, which outlives a kill.
+fn write_down(log: &mut File, batch: &Batch) {
+    let text: String = batch.records.iter().map(|r| format!("{}\n", String::from_utf8_lossy(&r.data))).collect();
+    log.write_all(text.as_bytes()).unwrap();
+}
+
+struct Worker {
+    child: Child,
+}
+
+impl Worker {
+    fn start(number: usize, kinesis: &str, dynamodb: &str, folder: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["chaos_worker", "--exact", "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.env(KINESIS, kinesis).env(DYNAMODB, dynamodb).env(LOG, folder.join(format!("{number}.log")));
+        command.env("HOSTNAME", format!("w{number}"));
+        Self { child: command.spawn().unwrap() }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill -{name}");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % bound
+    }
+}
+
+/// Puts numbered records until told to stop.
+async fn load(endpoint: Arc<Endpoint>, stored: Arc<AtomicU32>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        let first = stored.load(Ordering::Relaxed);
+        endpoint.put("s", (first..first + 20).map(|n| (n.to_string(), Bytes::from(n.to_string())))).unwrap();
+        stored.store(first + 20, Ordering::Relaxed);
+        sleep(Duration::from_millis(40)).await;
+    }
+}
+
+async fn rows(table: &Table) -> Vec<Row> {
+    table.leases().await.unwrap_or_default()
+}
+
+/// Fails as soon as a checkpoint goes back.
+async fn watch(table: Table, stop: Arc<AtomicBool>) {
+    let mut furthest: BTreeMap<String, Position> = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        for row in rows(&table).await {
+            let now = row.position().clone();
+            if let Some(before) = furthest.insert(row.key.clone(), now.clone()) {
+                assert!(before <= now, "the checkpoint of {} went back from {before:?} to {now:?}", row.key);
+            }
+        }
+        sleep(Duration::from_millis(30)).await;
+    }
+}
+
+/// One round's trouble; returns its name.
+async fn trouble(
+    random: &mut Random,
+    endpoint: &Endpoint,
+    table: &Table,
+    workers: &mut [Worker],
+    start: &mut impl FnMut() -> Worker,
+) -> &'static str {
+    let victim = random.below(workers.len());
+    match random.below(7) {
+        0 | 1 => {
+            workers[victim] = start();
+            "kill -9"
+        }
+        2 => {
+            workers[victim].signal("STOP");
+            sleep(Duration::from_millis(FAILOVER_MS * 2 + random.below(1000) as u64)).await;
+            workers[victim].signal("CONT");
+            "zombie"
+        }
+        3 => {
+            workers[victim].signal("TERM");
+            let since = Instant::now();
+            while workers[victim].child.try_wait().unwrap().is_none() {
+                assert!(since.elapsed() < Duration::from_secs(10), "a worker does not end");
+                sleep(Duration::from_millis(20)).await;
+            }
+            workers[victim] = start();
+            "terminate"
+        }
+        4 => {
+            let rows = rows(table).await;
+            let open: Vec<_> = rows.iter().filter(|r| !r.is_finished() && r.owner.is_some()).collect();
+            if let Some(row) = open.get(random.below(open.len().max(1))) {
+                let thieves: Vec<_> = rows.iter().filter_map(|r| r.owner.clone()).filter(|o| Some(o) != row.owner.as_ref()).collect();
+                if let Some(thief) = thieves.first() {
+                    let _ = table.take(row, thief).await;
+                }
+            }
+            "steal"
+        }
+        5 => {
+            let count = 2 + random.below(4);
+            let _ = endpoint.call("UpdateShardCount", &json!({"StreamName": "s", "TargetShardCount": count}));
+            "reshard"
+        }
+        _ => {
+            let listed = endpoint.call("ListShards", &json!({"StreamName": "s", "ShardFilter": {"Type": "AT_LATEST"}})).unwrap();
+            let open = listed["Shards"].as_array().unwrap();
+            if open.len() < 6 {
+                let shard = &open[random.below(open.len())];
+                let border = |name: &str| shard["HashKeyRange"][name].as_str().unwrap().parse::<u128>().unwrap();
+                let middle = border("StartingHashKey") / 2 + border("EndingHashKey") / 2 + 1;
+                let _ = endpoint
+                    .call("SplitShard", &json!({"StreamName": "s", "ShardToSplit": shard["ShardId"], "NewStartingHashKey": middle.to_string()}));
+            }
+            "split"
+        }
+    }
+}
+
+/// What all workers wrote down: the distinct numbers, how many there were in all, and how many commits were refused.
+fn processed(folder: &Path) -> (BTreeSet<u32>, usize, usize) {
+    let (mut seen, mut lines, mut refused) = (BTreeSet::new(), 0, 0);
+    for file in fs::read_dir(folder).unwrap() {
+        for line in fs::read_to_string(file.unwrap().path()).unwrap().lines() {
+            match line.parse() {
+                Ok(n) => {
+                    seen.insert(n);
+                    lines += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    (seen, lines, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos_loses_nothing() {
+    let Some(dynamodb) = servers::dynamodb() else { return };
+    let from_env = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let rounds = from_env("TRAILWARDEN_ROUNDS").unwrap_or(20);
+    let seed = from_env("TRAILWARDEN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("seed {seed}, {rounds} rounds");
+    let mut random = Random(seed);
+    let endpoint = Arc::new(Endpoint::start(Options::default()).await.unwrap());
+    endpoint.create_stream("s", 2).unwrap();
+    endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
+    let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(&dynamodb.url)).await);
+    let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::default()) };
+    let folder = tempfile::tempdir().unwrap();
+    let mut number = 0;
+    let mut start = || {
+        number += 1;
+        Worker::start(number, endpoint.url(), &dynamodb.url, folder.path())
+    };
+    let mut workers: Vec<Worker> = (0..WORKERS).map(|_| start()).collect();
+    let (stored, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let loading = tokio::spawn(load(Arc::clone(&endpoint), Arc::clone(&stored), Arc::clone(&stop)));
+    let done = Arc::new(AtomicBool::new(false));
+    let watching = tokio::spawn(watch(table.clone(), Arc::clone(&done)));
+    for round in 0..rounds {
+        sleep(Duration::from_millis(500 + random.below(1500) as u64)).await;
+        let name = trouble(&mut random, &endpoint, &table, &mut workers, &mut start).await;
+        println!("round {round}: {name}, {} stored", stored.load(Ordering::Relaxed));
+        assert!(!watching.is_finished(), "see the watcher's panic");
+    }
+    stop.store(true, Ordering::Relaxed);
+    loading.await.unwrap();
+    let (total, since) = (stored.load(Ordering::Relaxed), Instant::now());
+    while processed(folder.path()).0.len() < total as usize && since.elapsed() < Duration::from_secs(40) {
+        sleep(Duration::from_millis(200)).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    watching.await.unwrap();
+    let (seen, lines, refused) = processed(folder.path());
+    let missing: Vec<_> = (0..total).filter(|n| !seen.contains(n)).collect();
+    println!("{total} records, {} processed again, {refused} commits refused, caught up in {:?}", lines - seen.len(), since.elapsed());
+    assert!(
+        missing.is_empty(),
+        "seed {seed}: {} records missing, first {:?}; leases: {:#?}",
+        missing.len(),
+        &missing[..missing.len().min(5)],
+        rows(&table).await
+    );
+}
