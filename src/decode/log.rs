@@ -5,16 +5,24 @@
 //! line that a client forged never counts as true (`log.forged`, `log_forgery`).
 
 pub mod detect;
+mod docdb;
 pub mod fields;
+pub mod flow;
+mod json;
 mod mysql;
+mod neptune;
 mod postgres;
+mod redis;
+mod redshift;
 pub mod scan;
+mod sqlserver;
 pub mod statement;
 pub mod tax;
 
 pub use self::{
-    detect::{Kind, Route},
+    detect::{Kind, Route, detect},
     fields::LogFields,
+    flow::FlowFormat,
     tax::Tax,
 };
 
@@ -96,6 +104,10 @@ pub struct LogDecoder {
     error: mysql::error::Scratch,
     general: mysql::general::Scratch,
     slow: mysql::slow::Scratch,
+    docdb: docdb::Scratch,
+    flow: flow::Scratch,
+    /// The format that the user has given for VPC flow logs.
+    pub flow_format: Option<FlowFormat>,
 }
 
 impl LogDecoder {
@@ -116,6 +128,16 @@ impl LogDecoder {
             Kind::MysqlError => self.error.decode(&mut self.fields, &mut sink),
             Kind::MysqlGeneral => self.general.decode(&mut self.fields, &mut sink),
             Kind::MysqlSlow => self.slow.decode(&mut self.fields, &mut sink),
+            Kind::SqlServer => sqlserver::decode(&mut self.fields, &mut sink),
+            Kind::RedshiftConnection => redshift::connections(&mut self.fields, &mut sink),
+            Kind::RedshiftUser => redshift::users(&mut self.fields, &mut sink),
+            Kind::RedshiftActivity => redshift::activity(&mut self.fields, &mut sink),
+            Kind::DocdbAudit => self.docdb.decode(&mut self.fields, &mut sink, false),
+            Kind::DocdbProfiler => self.docdb.decode(&mut self.fields, &mut sink, true),
+            Kind::NeptuneAudit => neptune::decode(&mut self.fields, &mut sink),
+            Kind::RedisSlow => redis::decode(&mut self.fields, &mut sink, true),
+            Kind::RedisEngine => redis::decode(&mut self.fields, &mut sink, false),
+            Kind::FlowLog => self.flow.decode(&mut self.fields, &mut sink, self.flow_format.as_ref()),
         }
         outcome
     }
@@ -187,3 +209,6 @@ impl<F: FnMut(&LogEvent<'_>)> Sink<'_, F> {
         self.outcome.skipped_bytes += bytes as u64;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,11 @@ fn clock(bytes: &[u8]) -> Option<(i64, i64, usize, bool)> {
     Some((seconds, ms, 9 + count, true))
 }
 
+/// Milliseconds of the day of `HH:MM:SS[.fraction]` at the start.
+pub fn clock_ms(bytes: &[u8]) -> Option<i64> {
+    clock(bytes).map(|(seconds, ms, ..)| seconds * 1000 + ms)
+}
+
 /// `YYYY-MM-DD HH:MM:SS[.fraction]`, with a blank or `T` between.
 pub fn date_time(bytes: &[u8]) -> Option<Stamp> {
     if bytes.get(4) != Some(&b'-') || bytes.get(7) != Some(&b'-') || !matches!(bytes.get(10), Some(b' ' | b'T')) {

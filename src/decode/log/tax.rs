@@ -102,6 +102,11 @@ taxonomy! {
 }
 
 impl Tax {
+    /// Whether it belongs to VPC flow logs.
+    pub fn is_flow(self) -> bool {
+        self >= Tax::FlowVersion
+    }
+
     /// The field with this path, if there is one.
     pub fn from_path(path: &str) -> Option<Tax> {
         Tax::ALL.iter().copied().find(|tax| tax.as_str() == path)
