@@ -165,14 +165,22 @@ fn replay(case: &Case, store: Arc<dyn Store>, found: &mut Found) {
     found.take(&keeper.commit(&[]).unwrap(), true);
 }
 
-struct Reader<'a> {
-    shards: Vec<Vec<(&'a Event, i64)>>,
-    at: Vec<usize>,
+pub struct Reader<'a> {
+    pub shards: Vec<Vec<(&'a Event, i64)>>,
+    pub at: Vec<usize>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub fn new(case: &'a Case) -> Self {
+        let mut reader = Self { shards: vec![vec![]; case.shards], at: vec![0; case.shards] };
+        for delivery in &case.deliveries {
+            reader.shards[delivery.shard].push((&case.events[delivery.event], delivery.arrival_ms));
+        }
+        reader
+    }
+
     /// Minimum over shards of the arrival time up to which they have been read; a shard that is read to its end doesn't count.
-    fn frontier(&self, end_ms: i64) -> i64 {
+    pub fn frontier(&self, end_ms: i64) -> i64 {
         let through = |(shard, at): (&Vec<(&Event, i64)>, &usize)| match (shard.get(*at), at.checked_sub(1)) {
             (None, _) => end_ms,
             (Some(_), None) => i64::MIN,
@@ -181,12 +189,12 @@ impl Reader<'_> {
         self.shards.iter().zip(&self.at).map(through).min().unwrap_or(end_ms)
     }
 
-    fn positions(&self) -> Vec<(ShardId, Position)> {
+    pub fn positions(&self) -> Vec<(ShardId, Position)> {
         let position = |at: usize| Position::After { sequence: SequenceNumber::new(&at.to_string()), sub_sequence: 0 };
         self.at.iter().enumerate().map(|(i, at)| (ShardId(i.to_string().into()), position(*at))).collect()
     }
 
-    fn resume(&mut self, store: &dyn Store) {
+    pub fn resume(&mut self, store: &dyn Store) {
         self.at.iter_mut().for_each(|at| *at = 0);
         for (shard, position) in store.positions().unwrap() {
             let Position::After { sequence, .. } = position else { panic!("{position:?}") };
@@ -200,10 +208,7 @@ fn live(case: &Case, stores: &mut dyn Stores, store: Arc<dyn Store>, found: &mut
     let plan = plan(case);
     let mode = Mode::Live { start_ms: case.start_ms };
     let open = |store| Keeper::open(plan.clone(), store, mode, limits(case), true).unwrap();
-    let mut reader = Reader { shards: vec![vec![]; case.shards], at: vec![0; case.shards] };
-    for delivery in &case.deliveries {
-        reader.shards[delivery.shard].push((&case.events[delivery.event], delivery.arrival_ms));
-    }
+    let mut reader = Reader::new(case);
     let mut keeper = open(store);
     // How far a caught-up consumer's clock has come.
     let now_ms = case.deliveries.iter().map(|d| d.arrival_ms).max().unwrap_or(0);

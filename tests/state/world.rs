@@ -280,7 +280,14 @@ impl Case {
             rules.iter_mut().for_each(|r| r.meta.ext.scope = Scope::Organization);
             correlations.iter_mut().for_each(|c| c.meta.ext.scope = Scope::Organization);
         }
-        let events = events(rng, rules.len());
+        // Dense ones reach the thinning of fired cells.
+        let count = if rng.chance(7) { 150 + rng.below(250) } else { 1 + rng.below(40) };
+        Self::of(rng, rules, correlations, count)
+    }
+
+    /// Events and deliveries for these rules.
+    pub fn of(rng: &mut Rng, rules: Vec<Rule>, correlations: Vec<Correlation>, count: u64) -> Self {
+        let events = events(rng, rules.len(), count);
         let mut case = Self {
             replay: rng.chance(30),
             rules,
@@ -331,11 +338,9 @@ impl Case {
     }
 }
 
-fn events(rng: &mut Rng, rules: usize) -> Vec<Event> {
+fn events(rng: &mut Rng, rules: usize, count: u64) -> Vec<Event> {
     let spread = rng.one(&[5_000, 120_000, 1_800_000, 7_200_000, 30_000_000]);
     let start = T0 + rng.one(&[0, 1_800_000, 3_599_000]);
-    // Dense ones reach the thinning of fired cells.
-    let count = if rng.chance(7) { 150 + rng.below(250) } else { 1 + rng.below(40) };
     let pool = rng.chance(10);
     let mut events = Vec::new();
     for n in 0..count {

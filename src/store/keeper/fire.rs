@@ -117,17 +117,8 @@ impl Keeper {
         self.feed_parents(place, node, &id, at_ms)
     }
 
-    pub(super) fn fire_value(&mut self, place: &Place, node: &Node, id: Id, start_ms: i64, row: &RunsRow) -> Result<()> {
-        self.fire_run(place, node, id, start_ms, start_ms, row)
-    }
-
-    /// A chain sees a silence at the moment that proves it.
-    pub(super) fn fire_silence(&mut self, place: &Place, node: &Node, id: Id, last_ms: i64, row: &RunsRow) -> Result<()> {
-        self.fire_run(place, node, id, last_ms, last_ms.saturating_add(node.timespan_ms), row)
-    }
-
-    fn fire_run(&mut self, place: &Place, node: &Node, id: Id, at_ms: i64, feed_ms: i64, row: &RunsRow) -> Result<()> {
-        self.feed_parents(place, node, &id, feed_ms)?;
+    /// A value never seen, or a silence.
+    pub(super) fn fire_run(&mut self, place: &Place, node: &Node, id: Id, at_ms: i64, row: &RunsRow) -> Result<()> {
         if !node.alerts || self.rows.get(Table::Fired, &rows::id_key(&id))?.is_some() {
             return Ok(());
         }
@@ -156,7 +147,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn feed_parents(&mut self, at: &Place, node: &Node, id: &Id, time_ms: i64) -> Result<()> {
+    pub(super) fn feed_parents(&mut self, at: &Place, node: &Node, id: &Id, time_ms: i64) -> Result<()> {
         if !node.chained() {
             return Ok(());
         }

@@ -24,7 +24,7 @@ impl Keeper {
         if row.runs.iter().next_back().is_some_and(|run| run.0 == item.time_ms) || row.payload.is_empty() {
             row.payload = payload;
         }
-        self.judge_runs(place, node, &item.value, &row)?;
+        self.judge_runs(place, node, &item.value, &row, Some(item.time_ms))?;
         self.rows.put(Table::Evidence, &rows::runs_key(&place.group, &item.value), row.write());
         Ok(known)
     }
@@ -70,34 +70,44 @@ impl Keeper {
 
     pub(super) fn judge_value(&mut self, place: &Place, node: &Node, value: &[u8; 16]) -> Result<()> {
         match self.runs(place, value)? {
-            Some(row) => self.judge_runs(place, node, value, &row),
+            Some(row) => self.judge_runs(place, node, value, &row, None),
             None => Ok(()),
         }
     }
 
     /// A run that begins after learning is a finding, once nothing that may still come could join it to the run before or
-    /// add to what was learnt.
-    fn judge_runs(&mut self, place: &Place, node: &Node, value: &[u8; 16], row: &RunsRow) -> Result<()> {
+    /// add to what was learnt. An earlier sighting of the same value would give the same id, so an alert needn't wait for
+    /// one; a chain wants the run's beginning and does.
+    fn judge_runs(&mut self, place: &Place, node: &Node, value: &[u8; 16], row: &RunsRow, seen_ms: Option<i64>) -> Result<()> {
         let Kind::NewValue { learning_ms } = node.kind else { return Ok(()) };
         let settle_ms = self.limits.settle_ms;
         let learnt_ms = match self.mode {
             Mode::Live { .. } => self.learnt_ms[place.node],
             Mode::Replay => self.learnt_ms[place.node].saturating_add(learning_ms),
         };
+        let learning_over = self.ended || learnt_ms.saturating_add(settle_ms) <= self.frontier_ms;
         let mut before: Option<i64> = None;
         let runs: Vec<(i64, i64)> = row.runs.iter().collect();
         for (start, end) in runs {
-            let near = before.is_some_and(|end| end.saturating_add(node.timespan_ms + settle_ms) >= start);
-            before = Some(end);
-            let learning_open = learnt_ms.saturating_add(settle_ms) > self.frontier_ms;
-            if !self.ended && (learning_open || (near && start.saturating_add(settle_ms) > self.frontier_ms)) {
-                let base = if matches!(self.mode, Mode::Live { .. }) { learnt_ms.max(start) } else { start };
-                self.set_timer(&Timer { due_ms: base.saturating_add(settle_ms), group: place.group, value: *value });
+            let near = before.replace(end).is_some_and(|end| end.saturating_add(node.timespan_ms + settle_ms) >= start);
+            if seen_ms.is_some_and(|seen| seen < start || seen > end) {
                 continue;
             }
-            if start > learnt_ms {
-                let id = value_id(&node.rule, place.scope, place.tuple, &row.tuple);
-                self.fire_value(place, node, id, start, row)?;
+            let settled = learning_over && (self.ended || start.saturating_add(settle_ms) <= self.frontier_ms);
+            let sure = settled || (learning_over && !near);
+            if !settled && (!sure || node.chained()) {
+                let base = if self.mode == Mode::Replay { start } else { learnt_ms.max(start) };
+                self.set_timer(&Timer { due_ms: base.saturating_add(settle_ms), group: place.group, value: *value });
+            }
+            if start <= learnt_ms {
+                continue;
+            }
+            let id = value_id(&node.rule, place.scope, place.tuple, &row.tuple);
+            if settled {
+                self.feed_parents(place, node, &id, start)?;
+            }
+            if sure {
+                self.fire_run(place, node, id, start, row)?;
             }
         }
         Ok(())
@@ -112,7 +122,9 @@ impl Keeper {
             // A run that another follows may still be joined to it by another shard: only the frontier tells.
             if last > row.judged_ms && last.saturating_add(node.timespan_ms) < now_ms {
                 let id = silence_id(&node.rule, place.scope, place.tuple, last);
-                self.fire_silence(place, node, id, last, &row)?;
+                // A chain sees a silence at the moment that proves it.
+                self.feed_parents(place, node, &id, last.saturating_add(node.timespan_ms))?;
+                self.fire_run(place, node, id, last, &row)?;
                 row.judged_ms = last;
             }
         }
