@@ -66,7 +66,7 @@ fn outbox_to_file(store: &dyn Store, folder: &Path) -> Result<()> {
 
 fn work(folder: &Path) -> Result<()> {
     let case = case();
-    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&folder.join("state.redb"))?);
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&folder.join("store/state.redb"))?);
     let plan = drive::plan(&case);
     let mut reader = drive::Reader::new(&case);
     reader.resume(&*store);
@@ -142,7 +142,7 @@ fn kill(child: &mut Child) {
 #[test]
 fn kill_9_loses_and_repeats_nothing() {
     let kills: u64 = std::env::var("TRAILWARDEN_KILLS").map_or(25, |n| n.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let mut rng = Rng(std::process::id().into());
     println!("random from {}", rng.0);
     let (mut done, mut rounds, mut ids) = (0, 0, 0);
@@ -158,12 +158,19 @@ fn kill_9_loses_and_repeats_nothing() {
         assert!(child.wait().unwrap().success());
         ids = check_delivered(folder.path());
         rounds += 1;
-        fs::read_dir(folder.path()).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+        fs::remove_file(folder.path().join("delivered")).unwrap();
+        fs::remove_file(folder.path().join("store/state.redb")).unwrap();
     }
     let last = finish(folder.path(), &[]);
     assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
     ids = check_delivered(folder.path()).max(ids);
     println!("{done} kills over {} streams, {ids} ids each, none lost, none under two ids", rounds + 1);
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("store")).unwrap();
+    folder
 }
 
 fn has(program: &str) -> bool {
@@ -185,19 +192,21 @@ fn mount(folder: &Path, options: &str) -> bool {
 
 #[test]
 fn a_full_disk_stops_and_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    if !mount(folder.path(), "size=1500k") {
+    let folder = folder();
+    // Only the store is on the small disk.
+    let store = folder.path().join("store");
+    if !mount(&store, "size=700k") {
         println!("left out: full disk (tmpfs can't be mounted here)");
         return;
     }
-    let _mount = Mount(folder.path().to_owned());
+    let _mount = Mount(store.clone());
     let full = finish(folder.path(), &[]);
     let text = String::from_utf8_lossy(&full.stderr).into_owned();
     assert_eq!(full.status.code(), Some(EXIT_STORE), "{text}");
     assert!(text.contains("no space left for the state"), "{text}");
     let again = finish(folder.path(), &[]);
     assert_eq!(again.status.code(), Some(EXIT_STORE), "still full: {}", String::from_utf8_lossy(&again.stderr));
-    assert!(mount(folder.path(), "remount,size=200m"), "remount");
+    assert!(mount(&store, "remount,size=200m"), "remount");
     let resumed = finish(folder.path(), &[]);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
     println!("{} ids after a full disk, none lost", check_delivered(folder.path()));
@@ -209,7 +218,7 @@ fn a_failing_fsync_stops_and_resumes() {
         println!("left out: failing fsync (no strace)");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let log = folder.path().join("strace");
     for first in ["3", "20", "57"] {
         let inject = format!("inject=fsync,fdatasync:error=EIO:when={first}+");
