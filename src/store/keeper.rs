@@ -248,7 +248,7 @@ impl Keeper {
 
     pub fn held(&self) -> Held {
         Held {
-            groups: self.index.len() as u64,
+            groups: self.index.groups() as u64,
             items: self.index.items(),
             memory_bytes: self.index.bytes() + self.hot.bytes(),
             store_bytes: self.rows.store().bytes(),

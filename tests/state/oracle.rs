@@ -126,14 +126,14 @@ impl Oracle<'_> {
         for (tag, reference) in c.rules.iter().enumerate() {
             let plain = self.case.rules.iter().position(|r| is_named(&r.meta, &reference.value) && r.meta.ext.state.is_none());
             match plain {
-                Some(rule) => self.from_rule(c, tag, rule, &mut evidence),
-                None => self.from_findings(c, tag, &reference.value, &mut evidence),
+                Some(rule) => self.of_rule(c, tag, rule, &mut evidence),
+                None => self.of_findings(c, tag, &reference.value, &mut evidence),
             }
         }
         evidence
     }
 
-    fn from_rule(&self, c: &Correlation, tag: usize, rule: usize, evidence: &mut Evidence) {
+    fn of_rule(&self, c: &Correlation, tag: usize, rule: usize, evidence: &mut Evidence) {
         let child = &self.case.rules[rule].meta;
         let name = |fields: Vec<String>| fields.iter().map(|f| alias(c, child, f)).collect::<Vec<_>>();
         for event in self.case.events.iter().filter(|e| e.rules.contains(&rule)) {
@@ -152,7 +152,7 @@ impl Oracle<'_> {
         }
     }
 
-    fn from_findings(&self, c: &Correlation, tag: usize, name: &str, evidence: &mut Evidence) {
+    fn of_findings(&self, c: &Correlation, tag: usize, name: &str, evidence: &mut Evidence) {
         let (child, names, findings) = self.findings_of(name);
         let place_of = |field: &String| names.iter().position(|n| *n == alias(c, child, field)).unwrap();
         for finding in findings {

@@ -110,7 +110,7 @@ impl Keeper {
     pub(super) fn hold_quota(&mut self, place: &Place, node: &Node, time_ms: i64) -> Result<()> {
         let bucket = self.index.bucket(place.node, place.scope);
         let full = self.index.buckets()[bucket as usize].items > self.limits.quota_items;
-        let crowded = self.index.len() as u64 > self.limits.budget_bytes / 2 / GROUP_BYTES;
+        let crowded = self.index.groups() as u64 > self.limits.budget_bytes / 2 / GROUP_BYTES;
         let bucket = match (full, crowded) {
             (true, _) => bucket,
             (false, true) => self.index.largest().unwrap_or(bucket),

@@ -54,7 +54,8 @@ fn seconds(time_ms: i64) -> u32 {
 }
 
 impl Index {
-    pub fn len(&self) -> usize {
+    /// Groups.
+    pub fn groups(&self) -> usize {
         self.slots.len()
     }
 
@@ -253,6 +254,6 @@ mod tests {
         assert_eq!(index.expired(9, |_| 7_500), [id(1)]);
         index.shrink(&id(1), 1);
         index.remove(&id(2), 1);
-        assert_eq!((index.items(), index.len(), index.knows(&id(2)), index.largest()), (1, 1, false, Some(a)));
+        assert_eq!((index.items(), index.groups(), index.knows(&id(2)), index.largest()), (1, 1, false, Some(a)));
     }
 }
