@@ -226,6 +226,26 @@ async fn children_follow_their_parents_end() {
 }
 
 #[tokio::test]
+async fn several_streams_share_one_table() {
+    let Some(fleet) = fleet(2).await else { return };
+    fleet.endpoint.create_stream("other", 1).unwrap();
+    let streams = ["s".to_owned(), "other".to_owned()];
+    let naming = Naming::resolve(&fleet.kinesis, &streams).await.unwrap();
+    let config = Config { failover_ms: FAILOVER.as_millis() as u64, endpoint: Some(fleet._server.url.clone()), ..Config::new("app") };
+    let (notices, _) = Notices::channel(16);
+    let dynamodb = config.client().await;
+    let a = Manager::start(config, dynamodb, fleet.kinesis.clone(), naming, Position::Latest, notices).await.unwrap();
+    granted(&a, 3).await;
+    let other = ShardId("other/shardId-000000000000".into());
+    assert!(matches!(a.grants().borrow()[&other].from, Position::AtTimestamp(_)));
+    a.checkpointer().commit(&other, counter(&a, &other), &after(4), 0).await.unwrap();
+    a.checkpointer().commit(&other, counter(&a, &other), &after(3), 0).await.unwrap();
+    let rows = fleet.rows().await;
+    let row = rows.values().find(|r| r.key.starts_with("000000000000:other:")).unwrap();
+    assert_eq!(row.position(), &after(4), "never back");
+}
+
+#[tokio::test]
 async fn a_deleted_lease_comes_back() {
     let Some(fleet) = fleet(2).await else { return };
     let a = fleet.worker("a").await;

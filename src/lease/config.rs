@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use serde::{Deserialize, Serialize};
 
 /// The `leases` section. Without it one process reads the streams alone and DynamoDB is not used.
@@ -42,6 +43,14 @@ impl Config {
     pub fn new(table: impl Into<String>) -> Self {
         let (failover_ms, max_leases) = (failover_ms(), max_leases());
         Self { table: table.into(), region: None, endpoint: None, failover_ms, worker: None, max_leases }
+    }
+
+    /// The client for the tables. A call that hangs must not cost the leases.
+    pub async fn client(&self) -> aws_sdk_dynamodb::Client {
+        let shared = crate::aws::load(self.region.as_deref(), self.endpoint.as_deref()).await;
+        let attempt = self.renew_interval().max(Duration::from_secs(1));
+        let timeouts = TimeoutConfig::builder().connect_timeout(attempt).operation_attempt_timeout(attempt).build();
+        aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).timeout_config(timeouts).build())
     }
 
     pub fn failover(&self) -> Duration {

@@ -134,8 +134,9 @@ impl Stream {
         let readable = |s: &&Shard| known.get(&s.id).is_some_and(|at| *at != Position::ShardEnd) && shards::is_ready(s, &known);
         let grant = |s: &Shard| (shards::shard_id(&self.name, &s.id), Grant { counter: 0, from: known[&s.id].clone() });
         let own: Vec<_> = listed.iter().filter(readable).map(grant).collect();
-        let all_ended = own.is_empty() && !listed.is_empty();
-        (own, all_ended)
+        let childless = |s: &Shard| known.get(&s.id) == Some(&Position::ShardEnd) && !listed.iter().any(|c| c.parents.contains(&s.id));
+        let waiting = listed.iter().any(childless);
+        (own, waiting)
     }
 }
 

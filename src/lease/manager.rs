@@ -214,7 +214,8 @@ impl Checkpointer {
             return Err(lost());
         }
         held.kilobytes += bytes as f64 / 1000.0;
-        if *held.row.position() == *position || matches!(position, Position::TrimHorizon | Position::Latest | Position::AtTimestamp(_)) {
+        // A reader that began again behind the checkpoint has nothing to commit yet, nor has one that has only begun.
+        if position <= held.row.position() || matches!(position, Position::TrimHorizon | Position::Latest | Position::AtTimestamp(_)) {
             return Ok(());
         }
         let children = if *position == Position::ShardEnd { core.syncer.children_of(&held.row).await? } else { Vec::new() };

@@ -106,6 +106,10 @@ impl Syncer {
             listed => listed?,
         };
         let children: Vec<String> = listed.iter().filter(|s| s.parents.iter().any(|p| p == row.shard())).map(|s| s.id.clone()).collect();
+        if children.is_empty() && listed.iter().any(|s| s.id == row.shard()) {
+            let message = format!("{} has ended and its children are not listed yet", row.shard());
+            return Err(ListError::Failed { stream, message }.into());
+        }
         for child in &children {
             self.make(serialized, &listed, child, Position::TrimHorizon).await?;
         }
