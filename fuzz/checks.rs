@@ -9,7 +9,10 @@ use std::{
 };
 
 use trailwarden::{
-    decode::{Decoder, Item},
+    decode::{
+        Decoder, Item,
+        log::{Batch, Kind, LogDecoder, Route},
+    },
     detect::{Engine, Outcome, Scratch},
     event::{Event, Routing},
     rule::{Lists, ast::Document, sigma},
@@ -50,7 +53,9 @@ logsource: {product: aws, service: cloudtrail}
 detection: {a: {userIdentity.accountId|fieldref: recipientAccountId}, condition: a}
 ";
 
-/// The longest time that any input may take; the fuzzer itself stops at this.
+/// One parser each; a new kind of log is added here.
+const KINDS: [Kind; 5] = [Kind::Postgres, Kind::MysqlAudit, Kind::MysqlError, Kind::MysqlGeneral, Kind::MysqlSlow];
+
 pub const RULES_COUNT: usize = 8;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -65,6 +70,7 @@ struct Buffers {
     decoder: Decoder,
     fast: Scratch,
     full: Scratch,
+    logs: LogDecoder,
     /// Wrapped input, for the targets that wrap it.
     wrapped: Vec<u8>,
 }
@@ -121,6 +127,26 @@ pub fn rules(data: &[u8]) {
         if let Item::Event(event) = item {
             agree(&engine, &event, &mut fast, &mut full);
         }
+    });
+}
+
+/// The first byte says which log the rest is from. Entries lie in the text, in order, and no byte is counted twice.
+pub fn logs(data: &[u8]) {
+    let Some((which, text)) = data.split_first() else { return };
+    let route = Route::of(KINDS[*which as usize % KINDS.len()]);
+    let batch = Batch { route: &route, text, pieces: &[], stream: 0, now_ms: 1_772_409_600_000 };
+    BUFFERS.with_borrow_mut(|buffers| {
+        let (mut events, mut bytes, mut start) = (0, 0, 0);
+        let outcome = buffers.logs.decode(&batch, |event| {
+            let at = event.raw.as_ptr() as usize - text.as_ptr() as usize;
+            assert!(at >= start && at + event.raw.len() <= text.len(), "entry at {at}, the one before at {start}");
+            start = at;
+            events += 1;
+            bytes += event.raw.len() as u64;
+            event.iter().for_each(|(_, value)| assert!(value.len() <= text.len() * 2 + 64));
+        });
+        assert_eq!(outcome.events, events);
+        assert!(bytes + outcome.skipped_bytes <= text.len() as u64, "{bytes} + {} of {}", outcome.skipped_bytes, text.len());
     });
 }
 

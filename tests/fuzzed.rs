@@ -33,6 +33,11 @@ fn rules() {
     replay("rules", checks::rules);
 }
 
+#[test]
+fn logs() {
+    replay("logs", checks::logs);
+}
+
 /// The checks can fail: each of their rules matches something, and wrapped input is taken apart.
 #[test]
 fn checks_reach_the_engine() {
@@ -40,6 +45,9 @@ fn checks_reach_the_engine() {
     checks::event(event);
     for how in 0..4 {
         checks::record(&[&[how], event.as_slice()].concat());
+    }
+    for which in 0..5 {
+        checks::logs(&[&[which], b"2026-03-02 03:04:05 UTC:10.0.0.9(5012):app@orders:[77]:LOG:  connection authorized\n20260302 03:04:05,h,app,10.0.0.9,5,6,QUERY,orders,'SELECT 1',0\n".as_slice()].concat());
     }
     checks::rules(b"title: x\nlogsource: {product: aws}\ndetection: {a: {eventName: DeleteDBInstance}, condition: a}\n");
 }
