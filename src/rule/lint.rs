@@ -86,7 +86,8 @@ fn fields_of_extension(meta: &Meta) -> Vec<Spanned<String>> {
     let mut fields = meta.ext.group.clone();
     if let Some(summary) = &meta.ext.summary {
         let named = summary.value.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
-        fields.extend(named.map(|(field, _)| Spanned { value: field.to_owned(), span: summary.span }));
+        let named = named.flat_map(|(fields, _)| fields.split('|'));
+        fields.extend(named.map(|field| Spanned { value: field.to_owned(), span: summary.span }));
     }
     fields
 }
