@@ -187,9 +187,9 @@ impl Desk {
         Ok(desk)
     }
 
-    /// What is told from now on, as it happens.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<AlertView>> {
-        self.live.subscribe()
+    /// Subscribe to it to get alerts as they are taken up.
+    pub fn live(&self) -> broadcast::Sender<Arc<AlertView>> {
+        self.live.clone()
     }
 
     /// The outbox has new rows.

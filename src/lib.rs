@@ -18,6 +18,7 @@ pub mod store;
 pub mod route;
 pub mod sink;
 pub mod deliver;
+pub mod admin;
 pub mod pipeline;
 pub mod cli;
 #[cfg(feature = "demo")]

@@ -4,6 +4,7 @@
 //! matched, unmatched, duplicate, left out or quarantined.
 
 mod capture;
+pub mod control;
 mod detectors;
 mod replay;
 

@@ -13,6 +13,7 @@ use crate::{
 pub mod embedded;
 pub mod keeper;
 pub mod memory;
+pub mod quarantine;
 pub mod overlay;
 
 pub use embedded::EmbeddedStore;

@@ -29,7 +29,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("route", "alert"),
     ("sink", "alert metrics"),
     ("deliver", "store route sink alert metrics"),
-    ("admin", "store alert metrics"),
+    // Silences are policy: the API takes and shows the same type that routing judges by.
+    ("admin", "store alert metrics route"),
     ("demo", "event position metrics lease source decode rule detect correlate alert store route sink deliver admin"),
     ("pipeline", "event position metrics lease source decode rule detect correlate alert store route sink deliver admin"),
     ("config", "*"),
