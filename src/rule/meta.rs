@@ -55,7 +55,9 @@ const RELATIONS: [&str; 6] = ["derived", "obsolete", "obsoletes", "merged", "ren
 pub(in crate::rule) fn parse(document: &Node, report: &mut Report) -> Option<Meta> {
     for (key, _) in document.entries().unwrap_or_default() {
         let name = key.text().unwrap_or_default();
-        if let Some(near) = nearest(name, KEYS).filter(|_| !KEYS.contains(&name)) {
+        if !KEYS.contains(&name)
+            && let Some(near) = nearest(name, KEYS)
+        {
             report.warn(key.span, format!("`{}` is no key of Sigma", shorten(name)), format!("did you mean `{near}`?"));
         }
     }

@@ -178,7 +178,24 @@ struct Open {
 
 enum OpenKind {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<(Node, Node)>, key: Option<Node>, seen: HashSet<String> },
+    Mapping { entries: Vec<(Node, Node)>, key: Option<Node>, seen: Seen },
+}
+
+/// The keys of an open mapping: looked through one by one while they are few.
+#[derive(Default)]
+struct Seen(Option<HashSet<String>>);
+
+impl Seen {
+    const FEW: usize = 16;
+
+    /// False if `key` is among those of `entries`.
+    fn insert(&mut self, key: &str, entries: &[(Node, Node)]) -> bool {
+        if entries.len() < Self::FEW {
+            return !entries.iter().any(|(known, _)| known.text() == Some(key));
+        }
+        let keys = || entries.iter().filter_map(|(known, _)| known.text().map(str::to_owned)).collect();
+        self.0.get_or_insert_with(keys).insert(key.to_owned())
+    }
 }
 
 struct Anchored {
@@ -240,7 +257,7 @@ impl<'r> Builder<'r> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.forces_text(tag.as_deref(), span)?;
-                self.open(span, anchor, OpenKind::Mapping { entries: Vec::new(), key: None, seen: HashSet::new() })?;
+                self.open(span, anchor, OpenKind::Mapping { entries: Vec::new(), key: None, seen: Seen::default() })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span)?,
             Event::Alias(id) => self.alias(id, span)?,
@@ -341,7 +358,7 @@ impl<'r> Builder<'r> {
                     };
                     if text == "<<" {
                         self.report.error_hint(node.span, "merge keys are not part of YAML 1.2", "write the entries out");
-                    } else if !seen.insert(text.to_owned()) {
+                    } else if !seen.insert(text, entries) {
                         let message = format!("the key `{}` stands twice in this map", shorten(text));
                         self.report.error_hint(node.span, message, "only one of them could count; join or remove one");
                     }

@@ -40,7 +40,7 @@ pub(super) fn is_own(rule: &Rule, selection: &Selection) -> bool {
     selection.file == rule.meta.file && (rule.meta.span.start..=rule.meta.span.end).contains(&place)
 }
 
-pub(super) fn check(rule: &Rule, report: &mut Report) {
+pub(super) fn check(rule: &Rule, alerts: bool, report: &mut Report) {
     for condition in &rule.conditions {
         let mut must = Must::new(&rule.selections);
         must.add(&condition.value);
@@ -55,7 +55,8 @@ pub(super) fn check(rule: &Rule, report: &mut Report) {
             continue;
         }
         must.dead_filters(rule, report);
-        if is_cloudtrail(&rule.logsource) {
+        // A state or correlation narrows what is broad by itself.
+        if is_cloudtrail(&rule.logsource) && alerts {
             breadth(rule, &condition.value, condition.span, report);
         }
     }
