@@ -3,10 +3,14 @@
 //! In: arguments. Out: an exit code. Invariant: findings go to stdout, everything else to stderr.
 
 mod check;
+mod completions;
+mod explain;
 pub mod rules;
 mod scan;
+mod schema;
 mod test;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,14 +35,30 @@ pub enum Command {
     Scan(scan::Args),
     Check(check::Args),
     Test(test::Args),
+    Explain(explain::Args),
     Rules(rules::show::Args),
+    Completions(completions::Args),
+    /// Prints the manual page (roff)
+    Man,
+    /// Prints the JSON Schema of a kind of file
+    Schema {
+        #[arg(value_enum)]
+        of: schema::Of,
+    },
 }
 
 impl Command {
     /// The level of logs that the command wants unless TRAILWARDEN_LOG says otherwise.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Command::Scan(_) | Command::Check(_) | Command::Test(_) | Command::Rules(_) => "warn",
+            Command::Scan(_)
+            | Command::Check(_)
+            | Command::Test(_)
+            | Command::Explain(_)
+            | Command::Rules(_)
+            | Command::Completions(_)
+            | Command::Man
+            | Command::Schema { .. } => "warn",
         }
     }
 
@@ -49,9 +69,25 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Scan(args) => scan::run(args),
-            Command::Check(args) => Ok(check::run(&args)),
+            Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Rules(args) => rules::show::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man => completions::man(),
+            Command::Schema { of } => schema::run(of),
         }
+    }
+}
+
+/// Writes to stdout. A reader that went away (`| head`) is no error: it has what it wanted.
+///
+/// # Errors
+/// stdout that can't be written for another reason.
+fn emit(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }

@@ -19,6 +19,7 @@ pub mod load;
 mod meta;
 mod modifier;
 mod pattern;
+pub mod schema;
 pub mod sigma;
 pub mod yaml;
 

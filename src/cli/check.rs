@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::emit;
 use super::rules::{colour, counted, inputs, unfit};
 use crate::pipeline::Detectors;
 use crate::rule::ast::Profile;
@@ -25,7 +26,9 @@ pub struct Args {
     short: bool,
 }
 
-pub fn run(args: &Args) -> ExitCode {
+/// # Errors
+/// stdout that can't be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // All profiles: a rule that does not run today is checked too.
     let mut loaded = rule::load(&inputs(&args.rules), &Options { profile: Profile::Paranoid, ..Options::default() });
     if !loaded.has_errors() {
@@ -39,17 +42,17 @@ pub fn run(args: &Args) -> ExitCode {
         let source = loaded.set.source(&found.file);
         if args.short { eprintln!("{}", found.one_line(source)) } else { eprintln!("{}\n", found.render(source, colour())) }
     }
-    println!(
-        "{}, {}, {}: {}, {}",
+    emit(&format!(
+        "{}, {}, {}: {}, {}\n",
         counted(loaded.set.rules.len(), "rule"),
         counted(loaded.set.correlations.len(), "correlation"),
         counted(loaded.set.filters.len(), "filter"),
         counted(errors, "error"),
         counted(warnings, "warning")
-    );
-    match (errors, warnings) {
+    ))?;
+    Ok(match (errors, warnings) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::from(u8::from(args.strict)),
         _ => ExitCode::from(2),
-    }
+    })
 }

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use crate::pipeline::{Detectors, Unfit};
-use crate::rule::ast::Profile;
-use crate::rule::diagnostic::{Diagnostic, Severity};
+use crate::rule::ast::{Meta, Profile};
+use crate::rule::diagnostic::{Diagnostic, Severity, nearest};
 use crate::rule::{self, Input, Loaded, Options, RuleSet};
 
 /// Options of every command that runs rules.
@@ -91,6 +91,20 @@ pub fn unfit(errors: Vec<Unfit>) -> Vec<Diagnostic> {
 pub fn told(errors: Vec<Unfit>, set: &RuleSet) -> String {
     let told: Vec<_> = unfit(errors).iter().map(|found| found.render(set.source(&found.file), colour())).collect();
     told.join("\n\n")
+}
+
+/// The rule or correlation of this id, name or title.
+///
+/// # Errors
+/// None has it.
+pub fn named<'s>(name: &str, set: &'s RuleSet) -> anyhow::Result<&'s Meta> {
+    let is =
+        |meta: &&Meta| meta.title.value.eq_ignore_ascii_case(name) || meta.key() == name || meta.name.as_ref().is_some_and(|own| own.value == name);
+    let metas = || set.metas().map(|(meta, _)| meta);
+    metas().find(is).ok_or_else(|| match nearest(name, metas().flat_map(|meta| [meta.key(), &meta.title.value])) {
+        Some(near) => anyhow::anyhow!("no rule `{name}`; did you mean `{near}`?"),
+        None => anyhow::anyhow!("no rule `{name}`; `trailwarden rules list` names them"),
+    })
 }
 
 /// Whether stderr takes colours.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use super::emit;
 use super::rules::{colour, counted, told};
 use crate::pipeline::{Detectors, Replay, Worker};
 use crate::rule::ast::Profile;
@@ -73,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.junit {
         std::fs::write(path, junit(&suites)).with_context(|| path.display().to_string())?;
     }
-    let failed = print(&suites, untested, start.elapsed().as_secs_f64());
+    let (text, failed) = told_of(&suites, untested, start.elapsed().as_secs_f64());
+    emit(&text)?;
     if broken > 0 {
         bail!("{} with errors", counted(broken, "cases file"));
     }
@@ -223,21 +225,21 @@ fn judge(case: &Case, set: &Arc<Detectors>, source: &str) -> Option<String> {
     }
 }
 
-/// Returns the number of failures.
-fn print(suites: &[Suite], untested: usize, seconds: f64) -> usize {
-    let mut failed = 0;
+/// Also the number of failures.
+fn told_of(suites: &[Suite], untested: usize, seconds: f64) -> (String, usize) {
+    let (mut text, mut failed) = (String::new(), 0);
     for suite in suites {
         for outcome in &suite.outcomes {
             if let Some(failure) = &outcome.failure {
                 failed += 1;
-                println!("FAIL {}:{}: {}: {failure}", suite.file, outcome.line, outcome.name);
+                let _ = writeln!(text, "FAIL {}:{}: {}: {failure}", suite.file, outcome.line, outcome.name);
             }
         }
     }
     let cases: usize = suites.iter().map(|suite| suite.outcomes.len()).sum();
     let without = if untested > 0 { format!("; {} without cases", counted(untested, "rule file")) } else { String::new() };
-    println!("{} of {} passed in {} ({seconds:.2} s){without}", cases - failed, counted(cases, "case"), counted(suites.len(), "file"));
-    failed
+    let _ = writeln!(text, "{} of {} passed in {} ({seconds:.2} s){without}", cases - failed, counted(cases, "case"), counted(suites.len(), "file"));
+    (text, failed)
 }
 
 fn junit(suites: &[Suite]) -> String {

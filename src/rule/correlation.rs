@@ -19,7 +19,7 @@ use crate::rule::{
 const KEYS: [&str; 7] = ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
+pub(in crate::rule) enum Type {
     EventCount,
     ValueCount,
     Temporal,
@@ -30,7 +30,7 @@ enum Type {
     ValueMedian,
 }
 
-const TYPES: [(&str, Type); 8] = [
+pub(in crate::rule) const TYPES: [(&str, Type); 8] = [
     ("event_count", Type::EventCount),
     ("value_count", Type::ValueCount),
     ("temporal", Type::Temporal),
@@ -41,7 +41,7 @@ const TYPES: [(&str, Type); 8] = [
     ("value_median", Type::ValueMedian),
 ];
 
-const OPERATORS: [(&str, Comparison); 6] = [
+pub(in crate::rule) const OPERATORS: [(&str, Comparison); 6] = [
     ("lt", Comparison::Lt),
     ("lte", Comparison::Lte),
     ("gt", Comparison::Gt),

@@ -10,9 +10,10 @@ use crate::rule::{
     yaml::Node,
 };
 
-const KEYS: [&str; 7] = ["summary", "next", "profile", "scope", "group", "resolve-after", "state"];
-const PROFILES: [(&str, Profile); 3] = [("quiet", Profile::Quiet), ("standard", Profile::Standard), ("paranoid", Profile::Paranoid)];
-const SCOPES: [(&str, Scope); 2] = [("account", Scope::Account), ("organization", Scope::Organization)];
+pub(in crate::rule) const KEYS: [&str; 7] = ["summary", "next", "profile", "scope", "group", "resolve-after", "state"];
+pub(in crate::rule) const PROFILES: [(&str, Profile); 3] =
+    [("quiet", Profile::Quiet), ("standard", Profile::Standard), ("paranoid", Profile::Paranoid)];
+pub(in crate::rule) const SCOPES: [(&str, Scope); 2] = [("account", Scope::Account), ("organization", Scope::Organization)];
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// A value not seen for this long counts as new again.

@@ -49,7 +49,7 @@ pub(in crate::rule) const STATUSES: [(&str, Status); 5] = [
     ("unsupported", Status::Unsupported),
 ];
 
-const RELATIONS: [&str; 6] = ["derived", "obsolete", "obsoletes", "merged", "renamed", "similar"];
+pub(in crate::rule) const RELATIONS: [&str; 6] = ["derived", "obsolete", "obsoletes", "merged", "renamed", "similar"];
 
 /// `None` after an error that leaves no document worth having (no title).
 pub(in crate::rule) fn parse(document: &Node, report: &mut Report) -> Option<Meta> {

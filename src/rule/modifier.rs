@@ -87,6 +87,11 @@ const MODIFIERS: [(&str, Modifier); 34] = [
     ("fieldref", Modifier::FieldRef),
 ];
 
+/// All names, for schemas.
+pub(in crate::rule) fn names() -> impl Iterator<Item = &'static str> {
+    MODIFIERS.iter().map(|(name, _)| *name)
+}
+
 /// Names that other tools taught, with what Sigma says instead.
 const FOREIGN: [(&str, &str); 6] = [
     ("regex", "Sigma's name for it is `re`"),

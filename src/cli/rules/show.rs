@@ -6,13 +6,12 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use serde_json::json;
 
-use super::{RuleArgs, loaded};
+use super::{RuleArgs, loaded, named};
+use crate::cli::emit;
 use crate::rule::ast::Meta;
 use crate::rule::coverage::{Coverage, coverage};
-use crate::rule::diagnostic::nearest;
 use crate::rule::{Loaded, Role};
 
 /// Shows the rules that are loaded and what they cover.
@@ -57,27 +56,31 @@ enum Format {
 /// Rules with errors, or no rule of that name.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.what {
-        What::List { rules, format } => list(&loaded(rules)?, *format),
-        What::Coverage { rules, format } => cover(&coverage(&loaded(rules)?.set), *format)?,
-        What::Show { rule, rules } => show(rule, &loaded(rules)?)?,
+        What::List { rules, format } => emit(&list(&loaded(rules)?, *format))?,
+        What::Coverage { rules, format } => emit(&cover(&coverage(&loaded(rules)?.set), *format)?)?,
+        What::Show { rule, rules } => emit(&show(rule, &loaded(rules)?)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(loaded: &Loaded, format: Format) {
+fn list(loaded: &Loaded, format: Format) -> String {
+    let mut text = String::new();
     for (meta, role) in loaded.set.metas() {
         match format {
-            Format::Json => println!("{}", as_json(meta, role)),
+            Format::Json => {
+                let _ = writeln!(text, "{}", as_json(meta, role));
+            }
             Format::Text => {
                 let note = match role {
                     Role { runs: false, .. } => "  (off in this profile)",
                     Role { alerts: false, .. } => "  (only feeds correlations)",
                     _ => "",
                 };
-                println!("{:<13}  {:<36}  {}{note}", name_of(meta), meta.key(), meta.title.value);
+                let _ = writeln!(text, "{:<13}  {:<36}  {}{note}", name_of(meta), meta.key(), meta.title.value);
             }
         }
     }
+    text
 }
 
 fn name_of(meta: &Meta) -> String {
@@ -93,13 +96,11 @@ fn as_json(meta: &Meta, role: Role) -> serde_json::Value {
     })
 }
 
-fn cover(coverage: &Coverage, format: Format) -> anyhow::Result<()> {
-    if format == Format::Json {
-        println!("{}", serde_json::to_string(coverage)?);
-        return Ok(());
-    }
-    print!("{}", matrix(coverage));
-    Ok(())
+fn cover(coverage: &Coverage, format: Format) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Json => serde_json::to_string(coverage)? + "\n",
+        Format::Text => matrix(coverage),
+    })
 }
 
 fn matrix(coverage: &Coverage) -> String {
@@ -127,18 +128,8 @@ fn matrix(coverage: &Coverage) -> String {
     text
 }
 
-fn show(name: &str, loaded: &Loaded) -> anyhow::Result<()> {
-    let is =
-        |meta: &&Meta| meta.title.value.eq_ignore_ascii_case(name) || meta.key() == name || meta.name.as_ref().is_some_and(|own| own.value == name);
-    let metas = || loaded.set.metas().map(|(meta, _)| meta);
-    let Some(meta) = metas().find(is) else {
-        let known = metas().flat_map(|meta| [meta.key(), &meta.title.value]);
-        match nearest(name, known) {
-            Some(near) => bail!("no rule `{name}`; did you mean `{near}`?"),
-            None => bail!("no rule `{name}`; `trailwarden rules list` names them"),
-        }
-    };
+fn show(name: &str, loaded: &Loaded) -> anyhow::Result<String> {
+    let meta = named(name, &loaded.set)?;
     let source = loaded.set.source(&meta.file);
-    println!("# {}\n{}", meta.file, source[meta.span.start as usize..meta.span.end as usize].trim_end());
-    Ok(())
+    Ok(format!("# {}\n{}\n", meta.file, source[meta.span.start as usize..meta.span.end as usize].trim_end()))
 }
