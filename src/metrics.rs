@@ -27,7 +27,7 @@ pub const ALERT_OUTCOMES: [&str; 6] = ["delivered", "retried", "rejected", "sile
 pub const STAGES: [&str; 6] = ["fetch", "decode", "detect", "correlate", "commit", "deliver"];
 
 const LEASE_STATES: [&str; 3] = ["held", "foreign", "unassigned"];
-const LEASE_EVENTS: [&str; 6] = ["taken", "stolen", "renewed", "lost", "released", "expired"];
+const LEASE_EVENTS: [&str; 6] = ["taken", "expired", "renewed", "lost", "released", "failed"];
 const CALL_OUTCOMES: [&str; 3] = ["ok", "throttled", "failed"];
 
 /// The daemon's metrics. One per process, shared by `Arc`.
@@ -67,6 +67,7 @@ pub struct Metrics {
     end_to_end: LatencyFamily,
     leases: IntGaugeVec,
     lease_events: IntCounterVec,
+    pub fleet: FleetMetrics,
     aws_calls: IntCounterVec,
     /// Read and write units that DynamoDB says it has billed.
     pub dynamodb_capacity_units: Counter,
@@ -113,6 +114,16 @@ pub struct DeliveryMetrics {
     pub heartbeats_ok: IntCounter,
     pub heartbeats_failed: IntCounter,
     pub quarantine_records: IntGauge,
+}
+
+/// The fleet, as this worker sees it.
+pub struct FleetMetrics {
+    /// 1 while this worker leads.
+    pub leading: IntGauge,
+    /// Gaps of the hash range that no lease covers.
+    pub holes: IntGauge,
+    /// Checkpoints refused because another worker holds the lease.
+    pub refused_commits: IntCounter,
 }
 
 /// One input stream, file set or standard input.
@@ -231,6 +242,7 @@ impl Metrics {
             stages: r.latencies("stage_seconds", "Duration of one batch in a stage.", "stage"),
             end_to_end: r.latencies("record_age_seconds", "Age of a record, since it became available, when its finding or alert was made.", "at"),
             leases: r.int_gauges("leases", "Leases of the application's table, by holder.", &["state"]),
+            fleet: FleetMetrics::new(&r),
             lease_events: r.counters("lease_events_total", "What happened to leases.", &["event"]),
             aws_calls: r.counters("aws_calls_total", call_help, &["service", "operation", "outcome"]),
             dynamodb_capacity_units: r.float_counter("dynamodb_capacity_units_total", "Read and write units consumed, as DynamoDB tells."),
@@ -339,7 +351,7 @@ impl Metrics {
         }
     }
 
-    /// `event`: taken, stolen, renewed, lost, released or expired.
+    /// `event`: taken (free), expired (taken from a silent worker), renewed, lost, released or failed.
     pub fn lease_event(&self, event: &'static str) -> IntCounter {
         self.lease_events.with_label_values(&[event])
     }
@@ -396,6 +408,16 @@ impl StateMetrics {
             spills: r.counter("state_spills_total", "Groups moved from memory to the store."),
             commits: commits.with_label_values(&["ok"]),
             commit_failures: commits.with_label_values(&["failed"]),
+        }
+    }
+}
+
+impl FleetMetrics {
+    fn new(r: &Families) -> Self {
+        Self {
+            leading: r.int_gauge("lease_leader", "Whether this worker leads the application."),
+            holes: r.int_gauge("lease_holes", "Gaps of the hash range that no lease covers."),
+            refused_commits: r.counter("lease_commits_refused_total", "Checkpoints refused because another worker holds the lease."),
         }
     }
 }

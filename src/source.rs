@@ -70,6 +70,12 @@ impl Budget {
         Reservation(Some(permit.expect("the semaphore is never closed")))
     }
 
+    /// The same without a wait; `None` where one would be needed.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(kib(bytes).min(self.total_kib)).ok()?;
+        Some(Reservation(Some(permit)))
+    }
+
     /// Bytes under way now.
     pub fn used_bytes(&self) -> usize {
         (self.total_kib as usize - self.free.available_permits()) << 10

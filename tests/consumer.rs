@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, time::timeout};
 use trailwarden::{
     demo::endpoint::{Endpoint, Faults, Limits, Options},
     lease::{Notice, NoticeKind, Notices, local::Local},
+    metrics::Metrics,
     position::{Position, ShardId},
     source::{
         Batch,
@@ -28,6 +29,7 @@ const FIRST: &str = "shardId-000000000000";
 /// A consumer and the commits it makes of whatever it takes.
 struct Run {
     consumer: Consumer,
+    metrics: Metrics,
     local: Local,
     batches: mpsc::Receiver<Batch>,
     notices: mpsc::Receiver<Notice>,
@@ -45,8 +47,9 @@ async fn run(config: Config, positions: BTreeMap<ShardId, Position>) -> Run {
     let (sender, notices) = Notices::channel(64);
     let client: Client = trailwarden::source::kinesis::client(&config).await;
     let local = Local::start(&client, &config.streams, &config.start.0, positions.clone(), &sender);
-    let (consumer, batches) = Consumer::start(config, client, local.grants(), sender);
-    Run { consumer, local, batches, notices, positions, seen: Vec::new() }
+    let metrics = Metrics::new();
+    let (consumer, batches) = Consumer::start(config, client, local.grants(), sender, &metrics);
+    Run { consumer, metrics, local, batches, notices, positions, seen: Vec::new() }
 }
 
 impl Run {
@@ -286,7 +289,7 @@ async fn the_limits_of_the_service_are_never_hit() {
     let mut run = run(config, BTreeMap::new()).await;
     run.until(|r| r.seen.len() >= 40).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(run.consumer.counters().throttled.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(run.metrics.aws_call("kinesis", "GetRecords").throttled.get(), 0);
 }
 
 #[tokio::test]

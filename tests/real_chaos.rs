@@ -35,6 +35,7 @@ use trailwarden::{
         row::{Naming, Row},
         table::{Cost, Table},
     },
+    metrics::Metrics,
     position::Position,
     source::{
         Batch,
@@ -66,9 +67,11 @@ async fn work(kinesis_url: &str, dynamodb_url: &str, log: &Path) {
     let (notices, _receiver) = Notices::channel(64);
     let leases = LeaseConfig { failover_ms: FAILOVER_MS, ..LeaseConfig::new("app") };
     let naming = Naming::Single("s".to_owned());
-    let manager = Manager::start(leases, dynamodb, kinesis.clone(), naming, Position::TrimHorizon, notices.clone()).await.unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let manager =
+        Manager::start(leases, dynamodb, kinesis.clone(), naming, Position::TrimHorizon, notices.clone(), Arc::clone(&metrics)).await.unwrap();
     let checkpointer = manager.checkpointer();
-    let (consumer, mut batches) = Consumer::start(config, kinesis, manager.grants(), notices);
+    let (consumer, mut batches) = Consumer::start(config, kinesis, manager.grants(), notices, &metrics);
     let mut consumer = Some(consumer);
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
     loop {
@@ -250,7 +253,7 @@ async fn chaos_loses_nothing() {
     endpoint.create_stream("s", 2).unwrap();
     endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
     let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(&dynamodb.url)).await);
-    let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::default()) };
+    let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::new(&Metrics::new())) };
     let folder = tempfile::tempdir().unwrap();
     let mut number = 0;
     let mut start = || {

@@ -14,6 +14,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,7 @@ use trailwarden::{
         manager::{Checkpointer, Manager},
         row::{Naming, Row},
     },
+    metrics::Metrics,
     position::Position,
     source::{
         Batch,
@@ -146,10 +148,13 @@ impl Stage {
         let leases = LeaseConfig { failover_ms, worker, ..LeaseConfig::new("app") };
         let naming = Naming::Single("s".to_owned());
         let start = Start(Position::TrimHorizon);
-        let manager = Manager::start(leases, self.table.clone(), self.client.clone(), naming, start.0.clone(), notices.clone()).await.unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let manager = Manager::start(leases, self.table.clone(), self.client.clone(), naming, start.0.clone(), notices.clone(), Arc::clone(&metrics))
+            .await
+            .unwrap();
         let endpoint = Some(self.kinesis.url.clone());
         let config = Config { streams: vec!["s".to_owned()], endpoint, start, poll_interval_ms: 250, ..Config::default() };
-        let (consumer, batches) = Consumer::start(config, self.client.clone(), manager.grants(), notices);
+        let (consumer, batches) = Consumer::start(config, self.client.clone(), manager.grants(), notices, &metrics);
         let checkpointer = manager.checkpointer();
         Ours { manager: Some(manager), checkpointer, _consumer: consumer, batches, processed: Vec::new() }
     }

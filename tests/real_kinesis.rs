@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use trailwarden::{
     demo::endpoint::{Endpoint, Limits, Options},
     lease::{Notices, local::Local},
+    metrics::Metrics,
     position::Position,
     source::kinesis::{Config, Consumer, Mode, Start},
 };
@@ -171,7 +172,7 @@ async fn read(mode: Mode, split: bool) {
     let client = trailwarden::source::kinesis::client(&config).await;
     let (sender, _notices) = Notices::channel(16);
     let local = Local::start(&client, &config.streams, &config.start.0, [], &sender);
-    let (_consumer, mut batches) = Consumer::start(config, client, local.grants(), sender);
+    let (_consumer, mut batches) = Consumer::start(config, client, local.grants(), sender, &Metrics::new());
     let mut seen = BTreeSet::new();
     for expected in [20, 40] {
         let all = async {

@@ -11,6 +11,7 @@ mod support {
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,7 @@ use trailwarden::{
         manager::{CommitError, Manager},
         row::{Naming, Row},
     },
+    metrics::Metrics,
     position::{Position, SequenceNumber, ShardId},
 };
 
@@ -50,11 +52,15 @@ async fn fleet(shards: u32) -> Option<Fleet> {
 
 impl Fleet {
     async fn worker(&self, name: &str) -> Manager {
+        self.metered(name, Arc::default()).await
+    }
+
+    async fn metered(&self, name: &str, metrics: Arc<Metrics>) -> Manager {
         let worker = Some(format!("trailwarden-{name}"));
         let config = Config { failover_ms: FAILOVER.as_millis() as u64, worker, ..Config::new("app") };
         let (notices, _) = Notices::channel(16);
         let naming = Naming::Single("s".to_owned());
-        Manager::start(config, self.dynamodb.clone(), self.kinesis.clone(), naming, Position::TrimHorizon, notices).await.unwrap()
+        Manager::start(config, self.dynamodb.clone(), self.kinesis.clone(), naming, Position::TrimHorizon, notices, metrics).await.unwrap()
     }
 
     async fn rows(&self) -> BTreeMap<String, Row> {
@@ -91,7 +97,8 @@ fn counter(worker: &Manager, shard: &ShardId) -> u64 {
 #[tokio::test]
 async fn rows_have_the_librarys_form() {
     let Some(fleet) = fleet(1).await else { return };
-    let worker = fleet.worker("a").await;
+    let metrics = Arc::new(Metrics::new());
+    let worker = fleet.metered("a", Arc::clone(&metrics)).await;
     granted(&worker, 1).await;
     worker.checkpointer().commit(&shard(0), counter(&worker, &shard(0)), &after(77), 5).await.unwrap();
     sleep(FAILOVER / 2).await;
@@ -127,7 +134,8 @@ async fn rows_have_the_librarys_form() {
     assert!(["leaseDuration", "recordVersionNumber"].iter().all(|name| leader[*name].is_s()));
     let workers = fleet.dynamodb.scan().table_name("app-WorkerMetricStats").send().await.unwrap().items.unwrap();
     assert_eq!(workers[0]["wid"], AttributeValue::S("trailwarden-a".into()));
-    assert!(worker.cost().writes.load(std::sync::atomic::Ordering::Relaxed) > 3);
+    assert!(metrics.dynamodb_capacity_units.get() > 3.0);
+    assert_eq!(metrics.fleet.leading.get(), 1);
 }
 
 #[tokio::test]
@@ -151,7 +159,8 @@ async fn after_a_crash_another_takes_over_within_failover_and_the_zombie_is_refu
     let Some(fleet) = fleet(2).await else { return };
     let a = fleet.worker("a").await;
     granted(&a, 2).await;
-    let b = fleet.worker("b").await;
+    let metrics = Arc::new(Metrics::new());
+    let b = fleet.metered("b", Arc::clone(&metrics)).await;
     granted(&b, 1).await;
     let (zombie, held) = (a.checkpointer(), a.grants().borrow().clone());
     assert_eq!(held.len(), 1);
@@ -170,7 +179,7 @@ async fn after_a_crash_another_takes_over_within_failover_and_the_zombie_is_refu
     assert_eq!((row.position(), row.owner.as_deref(), row.owner_switches), (&after(7), Some("trailwarden-b"), 0));
     // The lock of the dead leader is taken over too.
     let led = Instant::now();
-    while b.counters().leading.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+    while metrics.fleet.leading.get() == 0 {
         assert!(led.elapsed() < FAILOVER * 3 + Duration::from_secs(5), "nobody leads");
         sleep(Duration::from_millis(50)).await;
     }
@@ -234,7 +243,7 @@ async fn several_streams_share_one_table() {
     let config = Config { failover_ms: FAILOVER.as_millis() as u64, endpoint: Some(fleet._server.url.clone()), ..Config::new("app") };
     let (notices, _) = Notices::channel(16);
     let dynamodb = config.client().await;
-    let a = Manager::start(config, dynamodb, fleet.kinesis.clone(), naming, Position::Latest, notices).await.unwrap();
+    let a = Manager::start(config, dynamodb, fleet.kinesis.clone(), naming, Position::Latest, notices, Arc::default()).await.unwrap();
     granted(&a, 3).await;
     let other = ShardId("other/shardId-000000000000".into());
     assert!(matches!(a.grants().borrow()[&other].from, Position::AtTimestamp(_)));
@@ -248,12 +257,13 @@ async fn several_streams_share_one_table() {
 #[tokio::test]
 async fn a_deleted_lease_comes_back() {
     let Some(fleet) = fleet(2).await else { return };
-    let a = fleet.worker("a").await;
+    let metrics = Arc::new(Metrics::new());
+    let a = fleet.metered("a", Arc::clone(&metrics)).await;
     granted(&a, 2).await;
     fleet.dynamodb.delete_item().table_name("app").key("leaseKey", AttributeValue::S("shardId-000000000001".into())).send().await.unwrap();
     granted(&a, 1).await;
     granted(&a, 2).await;
-    assert_eq!(a.counters().lost.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(metrics.lease_event("lost").get(), 1);
 }
 
 #[tokio::test]

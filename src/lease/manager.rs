@@ -5,13 +5,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use prometheus::IntCounter;
 use tokio::{
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
@@ -27,7 +25,10 @@ use super::{
     sync::Syncer,
     table::{Cost, Table, TableError},
 };
-use crate::position::{Position, ShardId};
+use crate::{
+    metrics::Metrics,
+    position::{Position, ShardId},
+};
 
 /// Renewals under way at once.
 const RENEWALS: usize = 16;
@@ -36,27 +37,31 @@ const DRAINED: Duration = Duration::from_millis(1500);
 /// The library's workers write their row every 30 s and count as dead after two misses.
 const FOREIGN_ALIVE: Duration = Duration::from_secs(75);
 
-/// What happened to leases, to be exported as metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub taken: AtomicU64,
+/// What happened to leases.
+struct Meters {
+    metrics: Arc<Metrics>,
+    taken: IntCounter,
     /// Taken after their reader had gone silent.
-    pub expired: AtomicU64,
-    pub renewed: AtomicU64,
-    pub lost: AtomicU64,
-    pub released: AtomicU64,
-    pub handed_over: AtomicU64,
-    pub refused_commits: AtomicU64,
-    pub held: AtomicU64,
-    pub foreign: AtomicU64,
-    pub unassigned: AtomicU64,
-    pub leading: AtomicU64,
-    pub holes: AtomicU64,
-    pub errors: AtomicU64,
+    expired: IntCounter,
+    renewed: IntCounter,
+    lost: IntCounter,
+    /// Given up at the end or in a hand-over.
+    released: IntCounter,
+    errors: IntCounter,
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Meters {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        let event = |name| metrics.lease_event(name);
+        let (taken, expired, renewed, lost, released) = (event("taken"), event("expired"), event("renewed"), event("lost"), event("released"));
+        Self { taken, expired, renewed, lost, released, errors: event("failed"), metrics }
+    }
 }
 
 /// Why a commit was not made.
@@ -105,7 +110,7 @@ struct Core {
     /// The shards whose parents are past, as of the last look.
     ready: Mutex<BTreeSet<ShardId>>,
     grants: watch::Sender<Grants>,
-    counters: Arc<Counters>,
+    meters: Meters,
     wake: Notify,
 }
 
@@ -134,16 +139,16 @@ impl Manager {
         naming: Naming,
         start: Position,
         notices: Notices,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, TableError> {
-        let cost = Arc::new(Cost::default());
+        let cost = Arc::new(Cost::new(&metrics));
         let table = |suffix: &str| Table { client: dynamodb.clone(), name: format!("{}{suffix}", config.table), cost: Arc::clone(&cost) };
         let (leases, coordinator, workers) = (table(""), table("-CoordinatorState"), table("-WorkerMetricStats"));
         leases.create("leaseKey", true).await?;
         coordinator.create("key", false).await?;
         workers.create("wid", false).await?;
         let worker = config.worker.clone().unwrap_or_else(worker_id);
-        let counters = Arc::new(Counters::default());
-        let syncer = Syncer::new(kinesis, leases.clone(), naming.clone(), start, notices, Arc::clone(&counters));
+        let syncer = Syncer::new(kinesis, leases.clone(), naming.clone(), start, notices, Arc::clone(&metrics));
         let core = Arc::new(Core {
             worker: worker.clone(),
             naming,
@@ -153,7 +158,7 @@ impl Manager {
             held: Mutex::default(),
             ready: Mutex::default(),
             grants: watch::channel(Grants::default()).0,
-            counters,
+            meters: Meters::new(metrics),
             wake: Notify::new(),
             config,
         });
@@ -169,14 +174,6 @@ impl Manager {
 
     pub fn grants(&self) -> GrantsView {
         self.core.grants.subscribe()
-    }
-
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.core.counters)
-    }
-
-    pub fn cost(&self) -> Arc<Cost> {
-        Arc::clone(&self.core.leases.cost)
     }
 
     /// A handle for the committing side.
@@ -205,7 +202,7 @@ impl Checkpointer {
     pub async fn commit(&self, shard: &ShardId, counter: u64, position: &Position, bytes: u64) -> Result<(), CommitError> {
         let core = &self.core;
         let lost = || {
-            count(&core.counters.refused_commits);
+            core.meters.metrics.fleet.refused_commits.inc();
             CommitError::Lost(shard.clone())
         };
         let lease = core.lease(shard).ok_or_else(lost)?;
@@ -257,7 +254,7 @@ impl Core {
 
     fn lose(&self, shard: &ShardId) {
         tracing::info!(%shard, "the lease is lost");
-        count(&self.counters.lost);
+        self.meters.lost.inc();
         self.remove(shard);
     }
 
@@ -311,7 +308,7 @@ impl Core {
         let throughput_kbps = before.mul_add(0.5, held.kilobytes / since_s * 0.5);
         match self.leases.renew(&held.row, &self.worker, (throughput_kbps * 1000.0).round() / 1000.0).await {
             Ok(Some(row)) => {
-                count(&self.counters.renewed);
+                self.meters.renewed.inc();
                 if row.checkpoint_owner.is_some() && held.asked.is_none() {
                     tracing::info!(%shard, next = row.owner, "asked to hand over");
                     held.asked = Some(Instant::now());
@@ -324,7 +321,7 @@ impl Core {
                 self.lose(&shard);
             }
             Err(error) => {
-                count(&self.counters.errors);
+                self.meters.errors.inc();
                 tracing::warn!(%shard, "{error}");
                 // Another may read it by now: reading stops, and the lease is ours again only if it can be renewed.
                 if held.renewed.elapsed() >= self.config.failover() {
@@ -349,7 +346,7 @@ impl Core {
         let silent = row.reader().is_some_and(|reader| reader != self.worker);
         if let Some(row) = self.leases.take(row, &self.worker).await? {
             tracing::info!(%shard, worker = self.worker, silent, "took the lease");
-            count(if silent { &self.counters.expired } else { &self.counters.taken });
+            if silent { &self.meters.expired } else { &self.meters.taken }.inc();
             let epoch = row.counter;
             let held = Held { row, epoch, renewed: Instant::now(), asked: None, kilobytes: 0.0 };
             Self::lock(&self.held).insert(shard, Arc::new(tokio::sync::Mutex::new(held)));
@@ -366,7 +363,7 @@ impl Core {
                 drop(held);
                 self.remove(&shard);
                 if self.leases.release(&row, &self.worker).await? {
-                    count(&self.counters.handed_over);
+                    self.meters.released.inc();
                     tracing::info!(%shard, next = row.owner, "handed over");
                 }
             }
@@ -401,7 +398,7 @@ impl Turn {
             tokio::select! {
                 () = stop.notified() => break,
                 outcome = self.tick() => if let Err(error) = outcome {
-                    count(&core.counters.errors);
+                    core.meters.errors.inc();
                     tracing::warn!("leases: {error}");
                 },
             }
@@ -466,9 +463,7 @@ impl Turn {
             }
         }
         *Core::lock(&core.ready) = ready;
-        core.counters.foreign.store(foreign, Ordering::Relaxed);
-        core.counters.unassigned.store(unassigned, Ordering::Relaxed);
-        core.counters.held.store(Core::lock(&core.held).len() as u64, Ordering::Relaxed);
+        core.meters.metrics.set_leases(Core::lock(&core.held).len(), foreign, unassigned);
     }
 
     async fn beat(&mut self) -> Result<(), TableError> {
@@ -491,14 +486,14 @@ impl Turn {
         // The library's leader never retakes the lock of one that was killed, so where it runs it leads.
         if self.living.iter().any(|worker| !is_ours(worker)) {
             self.leader.release().await?;
-            core.counters.leading.store(0, Ordering::Relaxed);
+            core.meters.metrics.fleet.leading.set(0);
             // Until the first rows exist nobody can do anything: whoever sees it makes them.
             if !rows.is_empty() {
                 return Ok(());
             }
         } else {
             let leading = self.leader.lead().await?;
-            core.counters.leading.store(leading.into(), Ordering::Relaxed);
+            core.meters.metrics.fleet.leading.set(leading.into());
             if !leading {
                 return Ok(());
             }
@@ -512,7 +507,7 @@ impl Turn {
                     }
                 }
                 Err(error) => {
-                    count(&core.counters.errors);
+                    core.meters.errors.inc();
                     tracing::warn!("shard sync: {error}");
                 }
             }
@@ -538,7 +533,7 @@ impl Turn {
                 core.remove(&shard);
                 let row = lease.lock().await.row.clone();
                 match core.leases.release(&row, &core.worker).await {
-                    Ok(_) => count(&core.counters.released),
+                    Ok(_) => core.meters.released.inc(),
                     Err(error) => tracing::warn!(%shard, "{error}"),
                 }
             });

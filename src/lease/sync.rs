@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,27 +13,32 @@ use aws_sdk_kinesis::Client;
 
 use super::{
     NoticeKind, Notices,
-    manager::{CommitError, Counters},
+    manager::CommitError,
     plan,
     row::{Naming, Row},
     shards::{self, ListError, Shard},
     table::Table,
 };
-use crate::position::Position;
+use crate::{metrics::Metrics, position::Position};
 
-#[derive(Debug)]
 pub struct Syncer {
     kinesis: Client,
     leases: Table,
     naming: Naming,
     start: Position,
     notices: Notices,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Syncer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Syncer({:?})", self.naming)
+    }
 }
 
 impl Syncer {
-    pub fn new(kinesis: Client, leases: Table, naming: Naming, start: Position, notices: Notices, counters: Arc<Counters>) -> Self {
-        Self { kinesis, leases, naming, start, notices, counters }
+    pub fn new(kinesis: Client, leases: Table, naming: Naming, start: Position, notices: Notices, metrics: Arc<Metrics>) -> Self {
+        Self { kinesis, leases, naming, start, notices, metrics }
     }
 
     /// Brings the table in line with every stream; returns how many leases were made.
@@ -76,7 +81,7 @@ impl Syncer {
         let unread: BTreeMap<String, Position> =
             known.iter().filter(|(_, at)| **at != Position::ShardEnd).map(|(s, p)| (s.clone(), p.clone())).collect();
         let holes = shards::holes(listed, &unread);
-        self.counters.holes.store(holes.len() as u64, Ordering::Relaxed);
+        self.metrics.fleet.holes.set(holes.len() as i64);
         if !holes.is_empty() {
             tracing::warn!(stream, ?holes, "no lease covers these hash keys; their shards' leases are made as they are listed");
         }

@@ -3,14 +3,7 @@
 //! In: rows as last seen. Out: rows as they are now, or `None` where someone else was first. Invariant: no write changes a
 //! lease whose reader and counter are not those that the caller saw.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client,
@@ -23,7 +16,10 @@ use aws_sdk_dynamodb::{
 };
 
 use super::row::{Item, Row, checkpoint_text, n, s};
-use crate::position::Position;
+use crate::{
+    metrics::{CallMetrics, Metrics},
+    position::Position,
+};
 
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 const ACTIVATION_CHECK: Duration = Duration::from_millis(500);
@@ -58,37 +54,53 @@ impl TableError {
     }
 }
 
-/// What the calls cost, to be exported as metrics.
-#[derive(Debug, Default)]
+/// Counts the calls and what DynamoDB says it has billed for them.
 pub struct Cost {
-    pub reads: AtomicU64,
-    pub writes: AtomicU64,
-    pub refused: AtomicU64,
-    pub throttled: AtomicU64,
-    pub failed: AtomicU64,
-    /// Thousandths of consumed capacity units.
-    pub read_milliunits: AtomicU64,
-    pub write_milliunits: AtomicU64,
+    update: CallMetrics,
+    put: CallMetrics,
+    get: CallMetrics,
+    delete: CallMetrics,
+    scan: CallMetrics,
+    other: CallMetrics,
+    units: prometheus::Counter,
+}
+
+impl std::fmt::Debug for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cost({} units)", self.units.get())
+    }
 }
 
 impl Cost {
-    fn count(calls: &AtomicU64, milliunits: &AtomicU64, capacity: Option<&ConsumedCapacity>) {
-        calls.fetch_add(1, Ordering::Relaxed);
-        let units = capacity.and_then(ConsumedCapacity::capacity_units).unwrap_or(0.0);
-        milliunits.fetch_add((units * 1000.0) as u64, Ordering::Relaxed);
+    pub fn new(metrics: &Metrics) -> Self {
+        let call = |operation| metrics.aws_call("dynamodb", operation);
+        Self {
+            update: call("UpdateItem"),
+            put: call("PutItem"),
+            get: call("GetItem"),
+            delete: call("DeleteItem"),
+            scan: call("Scan"),
+            other: call("CreateTable"),
+            units: metrics.dynamodb_capacity_units.clone(),
+        }
     }
 
-    pub fn read(&self, capacity: Option<&ConsumedCapacity>) {
-        Self::count(&self.reads, &self.read_milliunits, capacity);
+    fn ok(&self, call: &CallMetrics, capacity: Option<&ConsumedCapacity>) {
+        call.ok.inc();
+        self.units.inc_by(capacity.and_then(ConsumedCapacity::capacity_units).unwrap_or(0.0).max(0.0));
     }
 
-    pub fn wrote(&self, capacity: Option<&ConsumedCapacity>) {
-        Self::count(&self.writes, &self.write_milliunits, capacity);
-    }
-
-    pub fn failed(&self, error: &TableError) {
-        let counter = if matches!(error, TableError::Throttled(_)) { &self.throttled } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn failed(&self, call: &'static str, error: &TableError) {
+        let call = match call {
+            "UpdateItem" => &self.update,
+            "PutItem" => &self.put,
+            "GetItem" => &self.get,
+            "DeleteItem" => &self.delete,
+            "Scan" => &self.scan,
+            _ => &self.other,
+        };
+        let counter = if matches!(error, TableError::Throttled(_)) { &call.throttled } else { &call.failed };
+        counter.inc();
     }
 }
 
@@ -175,12 +187,13 @@ impl Table {
         let ask = ask.return_values_on_condition_check_failure(aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure::AllOld);
         match ask.send().await {
             Ok(answer) => {
-                self.cost.wrote(answer.consumed_capacity());
+                self.cost.ok(&self.cost.update, answer.consumed_capacity());
                 Ok(Written::Done(answer.attributes.unwrap_or_default()))
             }
             Err(error) => match error.as_service_error() {
                 Some(e) if e.is_conditional_check_failed_exception() => {
-                    self.cost.refused.fetch_add(1, Ordering::Relaxed);
+                    // A refused write is billed like one that was made.
+                    self.cost.update.ok.inc();
                     let aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(e) = e else {
                         return Ok(Written::Refused(None));
                     };
@@ -196,7 +209,7 @@ impl Table {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let error = TableError::of(call, &self.name, error);
-        self.cost.failed(&error);
+        self.cost.failed(call, &error);
         error
     }
 
@@ -206,7 +219,7 @@ impl Table {
         let ask = ask.condition_expression("attribute_not_exists(#k)").expression_attribute_names("#k", key_name);
         match ask.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(answer) => {
-                self.cost.wrote(answer.consumed_capacity());
+                self.cost.ok(&self.cost.put, answer.consumed_capacity());
                 Ok(true)
             }
             Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => Ok(false),
@@ -217,7 +230,7 @@ impl Table {
     pub async fn get(&self, key: (&str, &str)) -> Result<Option<Item>, TableError> {
         let ask = self.client.get_item().table_name(&self.name).key(key.0, s(key.1)).consistent_read(true);
         let answer = ask.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(|e| self.fail("GetItem", &e))?;
-        self.cost.read(answer.consumed_capacity());
+        self.cost.ok(&self.cost.get, answer.consumed_capacity());
         Ok(answer.item)
     }
 
@@ -229,7 +242,7 @@ impl Table {
         }
         match ask.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(answer) => {
-                self.cost.wrote(answer.consumed_capacity());
+                self.cost.ok(&self.cost.delete, answer.consumed_capacity());
                 Ok(true)
             }
             Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => Ok(false),
@@ -242,7 +255,7 @@ impl Table {
         for _ in 0..MAX_PAGES {
             let ask = self.client.scan().table_name(&self.name).set_exclusive_start_key(from);
             let page = ask.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(|e| self.fail("Scan", &e))?;
-            self.cost.read(page.consumed_capacity());
+            self.cost.ok(&self.cost.scan, page.consumed_capacity());
             items.extend(page.items.unwrap_or_default());
             from = page.last_evaluated_key.filter(|k| !k.is_empty());
             if from.is_none() {

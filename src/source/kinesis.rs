@@ -3,25 +3,21 @@
 //! In: grants. Out: batches, in order within a shard. Invariant: a reader never goes past what it has handed over, and
 //! whatever fails is tried again from there.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use aws_sdk_kinesis::Client;
+use prometheus::IntCounter;
 use tokio::{
     sync::{Mutex, mpsc},
     task::{AbortHandle, JoinHandle, JoinSet},
 };
 
 pub use self::config::{Config, Mode, Start};
-use self::shard::Reader;
+use self::{client::Failure, shard::Reader};
 use super::{Batch, Budget};
 use crate::{
     lease::{Grant, GrantsView, Notices},
+    metrics::{CallMetrics, Latency, Metrics, QueueMetrics},
     position::ShardId,
 };
 
@@ -34,24 +30,50 @@ mod shard;
 /// Batches under way besides their bytes: empty ones cost none.
 const BATCHES: usize = 256;
 
-/// What the readers did, to be exported as metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub records: AtomicU64,
-    pub bytes: AtomicU64,
-    pub reads: AtomicU64,
-    pub subscriptions: AtomicU64,
-    pub expired_iterators: AtomicU64,
-    pub throttled: AtomicU64,
-    pub checkpoints_past_retention: AtomicU64,
-    pub streams_recreated: AtomicU64,
-    pub failures: AtomicU64,
+/// What the readers count.
+struct Meters {
+    get_records: CallMetrics,
+    get_iterator: CallMetrics,
+    subscribe: CallMetrics,
+    fetch: Latency,
+    /// The batches under way and their bytes.
+    queue: QueueMetrics,
+    /// The checkpoint's record has left the stream.
+    past_retention: IntCounter,
+    recreated: IntCounter,
+    gone: IntCounter,
 }
 
-impl Counters {
-    fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
     }
+}
+
+impl Meters {
+    fn new(metrics: &Metrics, budget_bytes: usize) -> Self {
+        let call = |operation| metrics.aws_call("kinesis", operation);
+        Self {
+            get_records: call("GetRecords"),
+            get_iterator: call("GetShardIterator"),
+            subscribe: call("SubscribeToShard"),
+            fetch: metrics.stage("fetch"),
+            queue: metrics.queue("records", budget_bytes as u64),
+            past_retention: metrics.source_gap("retention"),
+            recreated: metrics.source_gap("recreated"),
+            gone: metrics.source_gap("gone"),
+        }
+    }
+}
+
+/// Counts a call by its outcome and hands it on.
+fn counted<T>(call: &CallMetrics, outcome: Result<T, Failure>) -> Result<T, Failure> {
+    match &outcome {
+        Ok(_) => call.ok.inc(),
+        Err(Failure::Throttled(_)) => call.throttled.inc(),
+        Err(_) => call.failed.inc(),
+    }
+    outcome
 }
 
 /// What all readers share.
@@ -61,7 +83,7 @@ struct Shared {
     client: Client,
     budget: Budget,
     notices: Notices,
-    counters: Arc<Counters>,
+    meters: Meters,
     /// By stream: the registered fan-out consumer's ARN.
     consumers: BTreeMap<String, Mutex<Option<String>>>,
 }
@@ -86,17 +108,14 @@ impl Drop for Consumer {
 
 impl Consumer {
     /// Reads whatever `grants` shows. The channel ends once the consumer is dropped and its last batch is taken.
-    pub fn start(config: Config, client: Client, grants: GrantsView, notices: Notices) -> (Self, mpsc::Receiver<Batch>) {
+    pub fn start(config: Config, client: Client, grants: GrantsView, notices: Notices, metrics: &Metrics) -> (Self, mpsc::Receiver<Batch>) {
         let (out, batches) = mpsc::channel(BATCHES);
         let consumers = config.streams.iter().map(|s| (s.clone(), Mutex::default())).collect();
         let budget = Budget::new(config.budget_bytes);
-        let shared = Arc::new(Shared { config, client, budget, notices, counters: Arc::default(), consumers });
+        let meters = Meters::new(metrics, config.budget_bytes);
+        let shared = Arc::new(Shared { config, client, budget, notices, meters, consumers });
         let supervisor = tokio::spawn(supervise(Arc::clone(&shared), grants, out));
         (Self { supervisor, shared }, batches)
-    }
-
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.shared.counters)
     }
 
     pub fn budget(&self) -> &Budget {

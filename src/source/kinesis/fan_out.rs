@@ -12,8 +12,9 @@ use aws_sdk_kinesis::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Counters, Shared,
+    Shared,
     client::{Failure, starting_position},
+    counted,
     shard::{Next, Reader},
 };
 use crate::position::{Position, SequenceNumber};
@@ -76,11 +77,11 @@ impl Reader {
             Some(sequence) => starting_position(&Position::After { sequence: sequence.clone(), sub_sequence: 0 }, true),
             None => starting_position(&self.place, false),
         };
-        Counters::add(&self.shared.counters.subscriptions, 1);
         let ask = self.shared.client.subscribe_to_shard().consumer_arn(arn).shard_id(&self.name).starting_position(from);
-        let mut events = match ask.send().await {
+        let answer = ask.send().await.map_err(|e| Failure::of("SubscribeToShard", &e));
+        let mut events = match counted(&self.shared.meters.subscribe, answer) {
             Ok(answer) => answer.event_stream,
-            Err(error) => return Ended::Failed(Failure::of("SubscribeToShard", &error)),
+            Err(failure) => return Ended::Failed(failure),
         };
         tracing::debug!(shard = self.name, ?continuation, "subscribed");
         loop {
@@ -97,7 +98,7 @@ impl Reader {
             self.succeeded();
             let shard_end = event.child_shards.as_ref().is_some_and(|c| !c.is_empty());
             let bytes = event.records.iter().map(|r| r.data.as_ref().len()).sum();
-            let reservation = self.shared.budget.reserve(bytes).await;
+            let reservation = self.reserve(bytes).await;
             let behind_ms = Some(event.millis_behind_latest.max(0) as u64);
             if self.hand_over(event.records, behind_ms, shard_end, reservation).await.is_none() || shard_end {
                 return Ended::Over;

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Counters,
     client::{self, Failure},
+    counted,
     shard::{Next, Reader},
 };
 
@@ -22,7 +22,7 @@ impl Reader {
         let mut iterator: Option<String> = None;
         loop {
             let asked = Instant::now();
-            let reservation = self.shared.budget.reserve(CALL_BYTES).await;
+            let reservation = self.reserve(CALL_BYTES).await;
             let answer = match self.ask(&mut iterator).await {
                 Ok(answer) => answer,
                 Err(failure) => {
@@ -51,10 +51,15 @@ impl Reader {
     async fn ask(&mut self, iterator: &mut Option<String>) -> Result<aws_sdk_kinesis::operation::get_records::GetRecordsOutput, Failure> {
         let current = match iterator {
             Some(current) => current,
-            None => iterator.insert(client::iterator(&self.shared.client, &self.stream, &self.name, &self.place).await?),
+            None => {
+                let fresh = client::iterator(&self.shared.client, &self.stream, &self.name, &self.place).await;
+                iterator.insert(counted(&self.shared.meters.get_iterator, fresh)?)
+            }
         };
-        Counters::add(&self.shared.counters.reads, 1);
-        client::records(&self.shared.client, current).await
+        let asked = Instant::now();
+        let answer = counted(&self.shared.meters.get_records, client::records(&self.shared.client, current).await);
+        self.shared.meters.fetch.record(asked.elapsed());
+        answer
     }
 
     /// The time from one question to the next: what the bytes take at the shard's rate, and not more often than allowed.

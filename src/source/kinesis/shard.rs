@@ -12,7 +12,7 @@ use aws_sdk_kinesis::types::Record as SdkRecord;
 use tokio::sync::mpsc;
 
 use super::{
-    Counters, Mode, Shared,
+    Mode, Shared,
     client::{Backoff, Failure, Resumed, convert},
 };
 use crate::{
@@ -84,6 +84,20 @@ impl Reader {
         self.shard
     }
 
+    /// Bytes of the budget, with the wait for them counted.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        let (budget, queue) = (&self.shared.budget, &self.shared.meters.queue);
+        let reservation = match budget.try_reserve(bytes) {
+            Some(reservation) => reservation,
+            None => {
+                queue.waits.inc();
+                budget.reserve(bytes).await
+            }
+        };
+        queue.bytes.set(budget.used_bytes() as i64);
+        reservation
+    }
+
     /// Sends one answer's records on and moves the place. `None` when nobody listens.
     pub async fn hand_over(&mut self, sdk: Vec<SdkRecord>, behind_ms: Option<u64>, shard_end: bool, mut reservation: Reservation) -> Option<()> {
         let (records, resumed) = convert(sdk, self.resume.as_ref());
@@ -99,8 +113,9 @@ impl Reader {
         }
         let bytes: usize = records.iter().map(|r| r.data.len()).sum();
         reservation.shrink(bytes);
-        Counters::add(&self.shared.counters.records, records.len() as u64);
-        Counters::add(&self.shared.counters.bytes, bytes as u64);
+        let queue = &self.shared.meters.queue;
+        queue.bytes.set(self.shared.budget.used_bytes() as i64);
+        queue.items.set((self.out.max_capacity() - self.out.capacity()) as i64);
         let through = if shard_end { Position::ShardEnd } else { records.last().map_or_else(|| self.place.clone(), |r| r.position.clone()) };
         let (shard, counter) = (self.shard.clone(), self.counter);
         let batch = Batch { shard, counter, records, through: through.clone(), millis_behind_latest: behind_ms, shard_end, reservation };
@@ -121,7 +136,7 @@ impl Reader {
     }
 
     fn tell_of_gap(&mut self, first_arrival_ms: u64) {
-        Counters::add(&self.shared.counters.checkpoints_past_retention, 1);
+        self.shared.meters.past_retention.inc();
         let written = match &self.place {
             Position::After { sequence, .. } => sequence.written_s().map(|s| format!(", written at {}", utc(s * 1000))),
             _ => None,
@@ -146,12 +161,6 @@ impl Reader {
     }
 
     async fn weigh(&mut self, failure: Failure) -> Next {
-        let counters = &self.shared.counters;
-        match &failure {
-            Failure::Expired => Counters::add(&counters.expired_iterators, 1),
-            Failure::Throttled(_) => Counters::add(&counters.throttled, 1),
-            _ => Counters::add(&counters.failures, 1),
-        }
         tracing::debug!(shard = %self.shard, kind = failure.kind(), "{failure}");
         match failure {
             // The first one is renewed at once; a row of them must not become a busy loop.
@@ -161,7 +170,7 @@ impl Reader {
                 return Next::Renew;
             }
             Failure::Invalid(message) if matches!(self.place, Position::After { .. }) => {
-                Counters::add(&self.shared.counters.streams_recreated, 1);
+                self.shared.meters.recreated.inc();
                 let message = format!("the checkpoint is not of this stream ({message}): it was made anew, and is read from its beginning");
                 self.raise_once(NoticeKind::StreamRecreated, message);
                 self.place = Position::TrimHorizon;
@@ -200,6 +209,7 @@ impl Reader {
             }
             Ok(listed) if listed.iter().all(|s| s.id != self.name) => {
                 let message = format!("{} is gone from the stream: what was not read of it is lost", self.name);
+                self.shared.meters.gone.inc();
                 self.raise_once(NoticeKind::ShardGone, message);
                 let _ = self.hand_over(Vec::new(), None, true, Reservation::default()).await;
                 Next::Over
