@@ -2,12 +2,17 @@
 //!
 //! In: arguments. Out: an exit code. Invariant: findings go to stdout, everything else to stderr.
 
+mod alert;
 mod check;
+mod client;
 mod completions;
 mod explain;
+mod healthcheck;
+mod kept;
 pub mod rules;
 mod scan;
 mod schema;
+mod tail;
 mod test;
 
 use std::io::Write;
@@ -45,6 +50,11 @@ pub enum Command {
         #[arg(value_enum)]
         of: schema::Of,
     },
+    Tail(tail::Args),
+    Alert(alert::Args),
+    Quarantine(kept::QuarantineArgs),
+    DeadLetter(kept::DeadLetterArgs),
+    Healthcheck(healthcheck::Args),
 }
 
 impl Command {
@@ -58,7 +68,12 @@ impl Command {
             | Command::Rules(_)
             | Command::Completions(_)
             | Command::Man
-            | Command::Schema { .. } => "warn",
+            | Command::Schema { .. }
+            | Command::Tail(_)
+            | Command::Alert(_)
+            | Command::Quarantine(_)
+            | Command::DeadLetter(_)
+            | Command::Healthcheck(_) => "warn",
         }
     }
 
@@ -76,6 +91,11 @@ impl Command {
             Command::Completions(args) => completions::run(&args),
             Command::Man => completions::man(),
             Command::Schema { of } => schema::run(of),
+            Command::Tail(args) => tail::run(&args),
+            Command::Alert(args) => alert::run(&args),
+            Command::Quarantine(args) => kept::quarantine(&args),
+            Command::DeadLetter(args) => kept::dead_letter(&args),
+            Command::Healthcheck(args) => healthcheck::run(&args),
         }
     }
 }
