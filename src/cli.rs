@@ -13,6 +13,7 @@ pub mod rules;
 mod scan;
 mod schema;
 mod tail;
+mod state;
 mod test;
 
 use std::io::Write;
@@ -55,6 +56,7 @@ pub enum Command {
     Quarantine(kept::QuarantineArgs),
     DeadLetter(kept::DeadLetterArgs),
     Healthcheck(healthcheck::Args),
+    State(state::Args),
 }
 
 impl Command {
@@ -62,6 +64,7 @@ impl Command {
     pub fn log_level(&self) -> &'static str {
         match self {
             Command::Scan(_)
+            | Command::State(_)
             | Command::Check(_)
             | Command::Test(_)
             | Command::Explain(_)
@@ -96,6 +99,7 @@ impl Command {
             Command::Quarantine(args) => kept::quarantine(&args),
             Command::DeadLetter(args) => kept::dead_letter(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
+            Command::State(args) => state::run(&args),
         }
     }
 }

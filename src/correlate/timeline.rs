@@ -18,6 +18,9 @@ struct Step {
 #[derive(Debug, Default)]
 struct Block {
     steps: Vec<Step>,
+    /// Of the steps: a question passes a block without touching them.
+    first_ms: i64,
+    last_ms: i64,
     sum: i128,
     /// Highest running sum, within the block, at an item; MIN where the block has none.
     best: i128,
@@ -25,13 +28,14 @@ struct Block {
 
 impl Block {
     fn new(steps: Vec<Step>) -> Self {
-        let mut block = Self { steps, sum: 0, best: i128::MIN };
+        let mut block = Self { steps, first_ms: 0, last_ms: 0, sum: 0, best: i128::MIN };
         block.summarise();
         block
     }
 
     fn summarise(&mut self) {
         (self.sum, self.best) = (0, i128::MIN);
+        (self.first_ms, self.last_ms) = (self.steps.first().map_or(0, |s| s.time_ms), self.steps.last().map_or(0, |s| s.time_ms));
         for step in &self.steps {
             self.sum += step.delta;
             if step.item {
@@ -64,7 +68,7 @@ impl Timeline {
         if self.blocks.is_empty() {
             self.blocks.push(Block::new(Vec::new()));
         }
-        let at = self.blocks.partition_point(|b| b.steps.first().is_some_and(|s| s.time_ms <= time_ms)).saturating_sub(1);
+        let at = self.blocks.partition_point(|b| b.first_ms <= time_ms).saturating_sub(1);
         let block = &mut self.blocks[at];
         match block.steps.binary_search_by_key(&time_ms, |s| s.time_ms) {
             Ok(i) => {
@@ -89,7 +93,7 @@ impl Timeline {
     pub fn at(&self, time_ms: i64) -> i128 {
         let mut sum = 0;
         for block in &self.blocks {
-            if block.steps.last().is_some_and(|s| s.time_ms <= time_ms) {
+            if block.last_ms <= time_ms {
                 sum += block.sum;
                 continue;
             }
@@ -102,11 +106,10 @@ impl Timeline {
     pub fn first_at_least(&self, from: i64, until: i64, least: i128) -> Option<i64> {
         let mut sum = 0;
         for block in &self.blocks {
-            let (Some(first), Some(last)) = (block.steps.first(), block.steps.last()) else { continue };
-            if first.time_ms > until {
+            if block.first_ms > until {
                 return None;
             }
-            if last.time_ms >= from && block.best != i128::MIN && sum + block.best >= least {
+            if block.last_ms >= from && block.best != i128::MIN && sum + block.best >= least {
                 let mut here = sum;
                 for step in &block.steps {
                     here += step.delta;
@@ -124,7 +127,7 @@ impl Timeline {
     pub fn items(&self, from: i64, until: i64) -> impl Iterator<Item = i64> + '_ {
         self.blocks
             .iter()
-            .skip_while(move |b| b.steps.last().is_some_and(|s| s.time_ms < from))
+            .skip_while(move |b| b.last_ms < from)
             .flat_map(|b| &b.steps)
             .take_while(move |s| s.time_ms <= until)
             .filter(move |s| s.item && s.time_ms >= from)

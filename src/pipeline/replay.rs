@@ -20,8 +20,9 @@ impl Replay {
     /// # Errors
     /// What the store says.
     pub fn new(detectors: &Detectors) -> Result<Self> {
-        let store = Arc::new(MemoryStore::default());
-        let keeper = Keeper::open(detectors.plan.clone(), store, Mode::Replay, Limits::default(), false)?;
+        let limits = Limits::default();
+        let store = Arc::new(MemoryStore::with_budget(limits.budget_bytes, std::env::temp_dir()));
+        let keeper = Keeper::open(detectors.plan.clone(), store, Mode::Replay, limits, false)?;
         Ok(Self { keeper, newest_ms: i64::MIN, known: Vec::new(), tally: Tally::default() })
     }
 
