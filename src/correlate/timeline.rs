@@ -71,6 +71,7 @@ impl Timeline {
         let at = self.blocks.partition_point(|b| b.first_ms <= time_ms).saturating_sub(1);
         let block = &mut self.blocks[at];
         match block.steps.binary_search_by_key(&time_ms, |s| s.time_ms) {
+            Ok(i) if delta == 0 && block.steps[i].item => return,
             Ok(i) => {
                 block.steps[i].delta += delta;
                 block.steps[i].item |= item;
