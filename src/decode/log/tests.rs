@@ -289,7 +289,7 @@ proptest! {
     }
 }
 
-/// Twice the text may take at most some four times as long: no parser is quadratic.
+/// A hostile text of 64 KiB takes an unoptimised build far less than this: no parser is quadratic.
 #[test]
 fn linear() {
     let parts: &[&str] = &[
@@ -313,11 +313,11 @@ fn linear() {
     ];
     let mut decoder = LogDecoder::default();
     for part in parts {
-        let text = part.repeat((1 << 18) / part.len());
+        let text = part.repeat((1 << 16) / part.len());
         for kind in Kind::ALL {
             let start = std::time::Instant::now();
             decoder.decode(&Batch { route: &Route::of(*kind), text: text.as_bytes(), pieces: &[], stream: 0, now_ms: 0 }, |_| {});
-            assert!(start.elapsed().as_secs() < 5, "{kind:?} {part:?} took {:?}", start.elapsed());
+            assert!(start.elapsed().as_millis() < 1500, "{kind:?} {part:?} took {:?}", start.elapsed());
         }
     }
 }

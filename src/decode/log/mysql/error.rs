@@ -11,8 +11,8 @@ use super::super::{
     tax::Tax,
 };
 
-/// How far back the rest of a name may reach: a name's bytes and the words around it.
-const REACH: usize = 600;
+/// How far a name with a newline may reach from its entry's start: its 128 characters and the server's words before it.
+const REACH: usize = 240;
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -63,6 +63,10 @@ impl Scratch {
             let end = (at + line.len()) as u32;
             match start(line) {
                 Some((when, body)) => {
+                    if self.swallow(text, at, end, &line[body..]) {
+                        at = next;
+                        continue;
+                    }
                     self.entries.push(Entry { start: at as u32, end, body: (at + body) as u32, when, is_doubtful: false });
                     // The audit plugin sometimes writes no newline before its own time.
                     if let Some(glued) = glued(&line[body..]) {
@@ -72,26 +76,61 @@ impl Scratch {
                         self.entries.push(Entry { start: middle as u32, end, body: (middle + behind) as u32, when, is_doubtful: false });
                     }
                 }
-                None => self.push_rest(at, end, line),
+                None => self.push_rest(text, at, end, line),
             }
             at = next;
         }
     }
 
+    /// A line with a time that comes while a name is open: whatever it says, a client may have said it. Whether it was taken.
+    fn swallow(&mut self, text: &[u8], at: usize, end: u32, body: &[u8]) -> bool {
+        let is_own = memchr::memmem::find(&body[..body.len().min(128)], DENIED).is_some();
+        let ends = cut_last(body, b"'@'").is_some_and(|(_, behind)| is_login_end(behind));
+        let Some(last) = self.entries.last_mut().filter(|last| at - last.start as usize <= REACH && !is_own) else { return false };
+        if is_open(&text[last.start as usize..last.end as usize]) {
+            (last.end, last.is_doubtful) = (end, !ends);
+            return true;
+        }
+        if ends {
+            // The end of a name that no server's word introduces.
+            last.end = end;
+            self.doubt_back(at);
+            return true;
+        }
+        false
+    }
+
     /// A line without a time: more of the entry before, or the rest of a name that held a newline.
-    fn push_rest(&mut self, at: usize, end: u32, line: &[u8]) {
-        let ends_a_name = cut_last(line, b"'@'").is_some_and(|(_, behind)| is_login_end(behind));
+    fn push_rest(&mut self, text: &[u8], at: usize, end: u32, line: &[u8]) {
+        let ends = cut_last(line, b"'@'").is_some_and(|(_, behind)| is_login_end(behind));
         let Some(last) = self.entries.last_mut() else {
-            self.entries.push(Entry { start: at as u32, end, body: at as u32, when: When::Unknown, is_doubtful: ends_a_name });
+            self.entries.push(Entry { start: at as u32, end, body: at as u32, when: When::Unknown, is_doubtful: ends });
             return;
         };
+        let was_open = is_open(&text[last.start as usize..last.end as usize]);
         last.end = end;
-        if ends_a_name {
-            for entry in self.entries.iter_mut().rev().take_while(|entry| at - entry.start as usize <= REACH) {
-                entry.is_doubtful = true;
-            }
+        if ends && was_open {
+            last.is_doubtful = false;
+        } else if ends {
+            self.doubt_back(at);
         }
     }
+
+    /// Doubts all that began within a name's reach before `at`.
+    fn doubt_back(&mut self, at: usize) {
+        for entry in self.entries.iter_mut().rev().take_while(|entry| at - entry.start as usize <= REACH) {
+            entry.is_doubtful = true;
+        }
+    }
+}
+
+/// The server's words before a refused client's name.
+const DENIED: &[u8] = b"Access denied for user '";
+
+/// Whether an entry stops inside a refused client's name.
+fn is_open(entry: &[u8]) -> bool {
+    memchr::memmem::find(&entry[..entry.len().min(128)], DENIED)
+        .is_some_and(|at| cut_last(&entry[at..], b"'@'").is_none_or(|(_, behind)| !is_login_end(behind)))
 }
 
 /// `H' (using password: YES)` or `H' to database 'D'`.

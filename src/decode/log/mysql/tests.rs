@@ -205,6 +205,29 @@ fn error_log() {
 }
 
 #[test]
+fn error_log_lines_that_were_forged_never_count() {
+    let host = "2026-11-24  2:54:31 8 [Warning] Access denied for user ";
+    let next = "2026-11-24  2:54:31 9 [Note] InnoDB: nothing\n".repeat(6);
+    let fake = "2026-11-24  2:54:31 9 [Note] Normal shutdown";
+    for (name, failed) in [
+        (format!("x\n{fake}"), true),
+        (format!("x\n{fake}\n"), true),
+        ("x\n".into(), true),
+        ("a'@'h' (using password: NO) b".into(), true),
+        (format!("a'@'h' (using password: NO)\n{fake}\n"), false),
+        (format!("a'@'h' (using password: NO)\n{fake}"), false),
+    ] {
+        let events = decode(Kind::MysqlError, &format!("{next}{host}'{name}'@'10.0.0.7' (using password: YES)\n{next}"));
+        assert!(events.iter().all(|event| event["db.event"] != "shutdown"), "{name}: {events:#?}");
+        let forged: Vec<_> = events.iter().filter(|event| event.contains_key("log.forged")).collect();
+        assert!(!forged.is_empty(), "{name}");
+        if failed {
+            assert_eq!((forged[0]["db.event"].as_str(), forged[0].get("db.user"), forged.len()), ("login_failed", Some(&name), 1), "{name}");
+        }
+    }
+}
+
+#[test]
 fn general_log() {
     let text = "/usr/sbin/mariadbd, Version: 10.11. started with:\nTcp port: 3306  Unix socket: /x\nTime\t\t    Id Command\tArgument\n\
                 261124  2:55:05\t     3 Connect\troot@localhost on shop using SSL/TLS\n\
