@@ -6,12 +6,16 @@ mod alert;
 mod check;
 mod client;
 mod completions;
+#[cfg(feature = "demo")]
+mod demo;
 mod explain;
 mod healthcheck;
 mod kept;
 pub mod rules;
+mod run;
 mod scan;
 mod schema;
+mod service;
 mod tail;
 mod state;
 mod test;
@@ -38,6 +42,9 @@ Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage, config or rule e
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[cfg(feature = "demo")]
+    Demo(demo::Args),
+    Run(run::Args),
     Scan(scan::Args),
     Check(check::Args),
     Test(test::Args),
@@ -63,20 +70,10 @@ impl Command {
     /// The level of logs that the command wants unless TRAILWARDEN_LOG says otherwise.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Command::Scan(_)
-            | Command::State(_)
-            | Command::Check(_)
-            | Command::Test(_)
-            | Command::Explain(_)
-            | Command::Rules(_)
-            | Command::Completions(_)
-            | Command::Man
-            | Command::Schema { .. }
-            | Command::Tail(_)
-            | Command::Alert(_)
-            | Command::Quarantine(_)
-            | Command::DeadLetter(_)
-            | Command::Healthcheck(_) => "warn",
+            #[cfg(feature = "demo")]
+            Command::Demo(_) => "error",
+            Command::Run(_) => "info",
+            _ => "warn",
         }
     }
 
@@ -86,6 +83,9 @@ impl Command {
     /// Whatever kept the command from doing its work.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            #[cfg(feature = "demo")]
+            Command::Demo(args) => demo::run(&args),
+            Command::Run(args) => run::run(&args),
             Command::Scan(args) => scan::run(args),
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),

@@ -77,6 +77,22 @@ pub enum Reason {
     Unknown,
 }
 
+impl Reason {
+    /// As metrics and rows name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Gzip => "gzip",
+            Reason::GzipTooLarge => "gzip_too_large",
+            Reason::Kpl => "kpl",
+            Reason::Base64 => "base64",
+            Reason::Json => "json",
+            Reason::Truncated => "truncated",
+            Reason::TooNested => "too_nested",
+            Reason::Unknown => "unknown_format",
+        }
+    }
+}
+
 /// Where items go.
 pub type Sink<'s> = dyn FnMut(Item<'_>) + 's;
 
@@ -88,9 +104,27 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// One whole record. Context: what is known from outside, overridden by what the envelopes say.
+    /// One whole record.
     pub fn record(&mut self, data: &[u8], sink: &mut Sink<'_>) {
         self.bytes(data, &Context::default(), 0, sink);
+    }
+
+    /// A record of which, should it be an aggregate, the user records up to and with `past` are left out.
+    pub fn record_after(&mut self, data: &[u8], past: Option<u64>, sink: &mut Sink<'_>) {
+        match past {
+            Some(past) if kpl::is_aggregate(data) => self.aggregate(data, Some(past), &Context::default(), 0, sink),
+            _ => self.record(data, sink),
+        }
+    }
+
+    fn aggregate(&mut self, data: &[u8], past: Option<u64>, context: &Context<'_>, nesting: usize, sink: &mut Sink<'_>) {
+        for user_record in kpl::records(data) {
+            match user_record {
+                Ok(user_record) if past.is_some_and(|past| user_record.sub_sequence <= past) => {}
+                Ok(user_record) => self.bytes(user_record.data, context, nesting + 1, sink),
+                Err(kpl::Damaged { at }) => sink(Item::Defect(Defect { reason: Reason::Kpl, at, bytes: data })),
+            }
+        }
     }
 
     fn bytes(&mut self, data: &[u8], context: &Context<'_>, nesting: usize, sink: &mut Sink<'_>) {
@@ -99,12 +133,7 @@ impl Decoder {
             return;
         }
         if kpl::is_aggregate(data) {
-            for user_record in kpl::records(data) {
-                match user_record {
-                    Ok(user_record) => self.bytes(user_record.data, context, nesting + 1, sink),
-                    Err(kpl::Damaged { at }) => sink(Item::Defect(Defect { reason: Reason::Kpl, at, bytes: data })),
-                }
-            }
+            self.aggregate(data, None, context, nesting, sink);
         } else if gzip::is_gzip(data) {
             let mut plain = self.take();
             match self.inflater.inflate(data, &mut plain) {

@@ -20,6 +20,7 @@ pub mod sink;
 pub mod deliver;
 pub mod admin;
 pub mod pipeline;
+pub mod config;
 pub mod cli;
 #[cfg(feature = "demo")]
 pub mod demo;

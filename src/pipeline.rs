@@ -5,7 +5,9 @@
 
 mod capture;
 pub mod control;
+pub mod daemon;
 mod detectors;
+mod keeping;
 mod replay;
 
 pub use detectors::{Detectors, Unfit};
@@ -48,6 +50,11 @@ impl Tally {
         self.control_messages += other.control_messages;
         self.digests += other.digests;
         self.encrypted += other.encrypted;
+    }
+
+    /// Everything that was read: the sum that nothing may be missing from.
+    pub fn read(&self) -> u64 {
+        self.matched + self.unmatched + self.duplicate + self.quarantined
     }
 
     fn leave(&mut self, left: LeftOut) {
@@ -140,13 +147,28 @@ impl Worker {
         Self { rules, decoder: Decoder::default(), matcher, batch: Batch::default() }
     }
 
+    /// From the next record on, these rules.
+    pub fn reload(&mut self, rules: Arc<Detectors>) {
+        self.rules = rules;
+        self.matcher.scratch = Scratch::default();
+    }
+
+    pub fn detectors(&self) -> &Arc<Detectors> {
+        &self.rules
+    }
+
     /// One record of a stream. `arrival_ms`: when it reached the stream.
     pub fn record(&mut self, stream: &str, data: &[u8], arrival_ms: i64) {
+        self.record_after(stream, data, None, arrival_ms);
+    }
+
+    /// A record of which the user records up to and with `past` have been worked before.
+    pub fn record_after(&mut self, stream: &str, data: &[u8], past: Option<u64>, arrival_ms: i64) {
         let Self { rules, decoder, matcher, batch } = self;
         matcher.occurrences.clear();
         batch.tally.records += 1;
         batch.tally.bytes += data.len() as u64;
-        decoder.record(data, &mut |item| matcher.item(rules, stream, arrival_ms, item, batch));
+        decoder.record_after(data, past, &mut |item| matcher.item(rules, stream, arrival_ms, item, batch));
     }
 
     /// A file begins: its texts share one count of occurrences.

@@ -1,0 +1,166 @@
+//! One YAML file: the tree of every module's own `Config`.
+//!
+//! In: a file. Out: `Config`, or everything that is wrong with file, line and column. Invariant: values of `${NAME}` and
+//! `${file:PATH}` are in no message.
+
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::rule::ast::Profile;
+use crate::rule::diagnostic::Diagnostic;
+use crate::{deliver, route, sink, source, store};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The streams to read.
+    pub kinesis: source::kinesis::Config,
+    /// Which detectors run.
+    #[serde(default)]
+    pub rules: Rules,
+    /// What survives a restart, and its bounds.
+    #[serde(default)]
+    pub state: State,
+    /// Where alerts go, by name.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, sink::Config>,
+    /// Which alerts go where; without routes, all go to all sinks.
+    #[serde(default)]
+    pub routing: route::Config,
+    /// How alerts are told.
+    #[serde(default)]
+    pub delivery: deliver::Config,
+    /// Threads that decode and match; by default one for each core.
+    #[serde(default)]
+    pub workers: Option<usize>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// `builtin` and folders of your own; by default the built-in detectors. A later rule replaces an earlier one of the same id.
+    pub folders: Vec<PathBuf>,
+    /// How loud: `quiet` (pages only), `standard` or `paranoid`.
+    pub profile: ProfileWord,
+    /// Values of the placeholders in rules: `own_accounts`, `own_networks`, `break_glass_roles`, `automation_principals`, …
+    pub lists: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileWord {
+    Quiet,
+    #[default]
+    Standard,
+    Paranoid,
+}
+
+impl From<ProfileWord> for Profile {
+    fn from(word: ProfileWord) -> Self {
+        match word {
+            ProfileWord::Quiet => Profile::Quiet,
+            ProfileWord::Standard => Profile::Standard,
+            ProfileWord::Paranoid => Profile::Paranoid,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// The file that holds evidence, alerts on their way and positions. One process at a time.
+    pub path: PathBuf,
+    /// Memory of what correlations look at, in bytes; what exceeds it lives in the file.
+    pub memory_bytes: u64,
+    /// Items that one rule may keep of one account.
+    pub quota_items: u64,
+    /// How late an event may come and still count, in seconds.
+    pub lateness_seconds: u64,
+    /// How long after its end a window with an upper bound is judged, in seconds.
+    pub settle_seconds: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let limits = store::keeper::Limits::default();
+        Self {
+            path: PathBuf::from("trailwarden.redb"),
+            memory_bytes: limits.budget_bytes,
+            quota_items: limits.quota_items,
+            lateness_seconds: (limits.lateness_ms / 1000) as u64,
+            settle_seconds: (limits.settle_ms / 1000) as u64,
+        }
+    }
+}
+
+impl State {
+    pub fn limits(&self) -> store::keeper::Limits {
+        store::keeper::Limits {
+            budget_bytes: self.memory_bytes,
+            quota_items: self.quota_items,
+            lateness_ms: i64::try_from(self.lateness_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
+            settle_ms: i64::try_from(self.settle_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
+        }
+    }
+}
+
+/// What is wrong, with the text that it is about.
+#[derive(Debug)]
+pub struct Wrong {
+    pub text: String,
+    pub found: Vec<Diagnostic>,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// Every finding, with its place.
+pub fn load(path: &Path) -> Result<Config, Wrong> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok()),
+        Err(error) => {
+            let mut report = crate::rule::diagnostic::Report::new(path.display().to_string().into());
+            report.error(Default::default(), format!("the config can't be read: {error}"));
+            Err(Wrong { text: String::new(), found: report.found })
+        }
+    }
+}
+
+/// `variables` looks up `${NAME}`.
+///
+/// # Errors
+/// Every finding, with its place.
+pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Wrong> {
+    let mut report = crate::rule::diagnostic::Report::new(name.into());
+    let config = tree::read::<Config>(text, variables, &mut report);
+    if let Some(config) = &config {
+        check(config, text, &mut report);
+    }
+    match config {
+        Some(config) if report.error_count() == 0 => Ok(config),
+        _ => Err(Wrong { text: text.to_owned(), found: report.found }),
+    }
+}
+
+/// What types can't say.
+fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Report) {
+    let place = |key: &str| tree::place(text, key);
+    if config.kinesis.streams.is_empty() {
+        report.error_hint(place("kinesis"), "no stream to read", "name at least one under `kinesis.streams`");
+    }
+    let names: Vec<&String> = config.sinks.keys().collect();
+    if let Err(error) = route::Router::new(&config.routing, &names) {
+        report.error(place("routing"), error.to_string());
+    }
+    if config.workers == Some(0) {
+        report.error_hint(place("workers"), "no worker would decode anything", "leave the key out for one worker a core");
+    }
+}
+
+#[cfg(test)]
+mod tests;

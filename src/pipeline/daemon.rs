@@ -1,0 +1,159 @@
+//! The daemon's loop: batches of a stream to workers, what they find to the keeper, and back how far each shard is safe.
+//!
+//! In: batches in the order of their shards. Out: commits, and their positions to whoever holds the leases. Invariant: batches of one
+//! shard pass one worker, hence the keeper, in order; when the batches end, everything read is committed before `run` returns.
+//!
+//! Three loops, each on a screen: `distribute` (a task), `work` (a thread a core), `keep` (one thread, in `keeping`).
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::keeping::{self, Keeping};
+use super::{Batch, Detectors, Tally, Worker};
+use crate::lease::GrantsView;
+use crate::metrics::Metrics;
+use crate::position::{Position, ShardId};
+use crate::source;
+use crate::store::keeper::Limits;
+use crate::store::{Store, StoreError};
+
+/// Batches that wait for one worker: their bytes count against the source's budget until they are worked.
+const INBOX_BATCHES: usize = 8;
+/// Findings that wait for the keeper.
+const FOUND_BATCHES: usize = 64;
+
+/// What the daemon is made of.
+pub struct Parts {
+    pub detectors: watch::Receiver<Arc<Detectors>>,
+    pub store: Arc<dyn Store>,
+    pub limits: Limits,
+    pub metrics: Arc<Metrics>,
+    pub workers: usize,
+    /// The shards that are being read, for the frontier.
+    pub grants: GrantsView,
+    /// Told after each commit.
+    pub committed: Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>,
+}
+
+/// To a worker.
+enum Job {
+    Batch(source::Batch),
+    /// Every batch that comes later is judged by these.
+    Reload(Arc<Detectors>),
+}
+
+/// To the keeper.
+pub(super) enum Done {
+    Found(Box<Worked>),
+    /// The worker has switched; its later batches follow the new rules.
+    Reloaded(Arc<Detectors>),
+}
+
+/// A batch that went through a worker.
+pub(super) struct Worked {
+    pub shard: ShardId,
+    pub through: Position,
+    pub shard_end: bool,
+    /// The end of the batch is the end of what the shard has.
+    pub caught_up: bool,
+    pub behind_ms: Option<u64>,
+    pub newest_arrival_ms: Option<i64>,
+    pub found: Batch,
+    /// The rules that it was judged by.
+    pub detectors: Arc<Detectors>,
+}
+
+/// Runs until `batches` ends, or the store fails.
+///
+/// # Errors
+/// The store's: nothing that failed to commit counts, and a restart goes on from the last commit.
+pub async fn run(mut parts: Parts, batches: mpsc::Receiver<source::Batch>) -> Result<Tally, StoreError> {
+    let detectors = parts.detectors.borrow_and_update().clone();
+    let (to_keeper, from_workers) = std_mpsc::sync_channel(FOUND_BATCHES);
+    let mut inboxes = Vec::with_capacity(parts.workers);
+    for number in 0..parts.workers.max(1) {
+        let (inbox, jobs) = mpsc::channel(INBOX_BATCHES);
+        let worker = Worker::new(detectors.clone());
+        let to_keeper = to_keeper.clone();
+        spawn(&format!("worker-{number}"), move || work(worker, jobs, &to_keeper));
+        inboxes.push(inbox);
+    }
+    drop(to_keeper);
+    let (ended, end) = oneshot::channel();
+    let keeping = Keeping::open(&mut parts, detectors, inboxes.len(), now_ms())?;
+    let reloads = parts.detectors;
+    spawn("keeper", move || {
+        let _ = ended.send(keeping::keep(keeping, &from_workers));
+    });
+    distribute(batches, reloads, inboxes).await;
+    // A keeper that ends without a word has panicked: the panic has been told, and nothing after it was committed.
+    end.await.unwrap_or_else(|_| std::process::abort())
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("a thread can be started");
+}
+
+/// Milliseconds since the epoch.
+pub(super) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Hands each batch to its shard's worker. Ends with the batches, or when the workers are gone.
+async fn distribute(mut batches: mpsc::Receiver<source::Batch>, mut reloads: watch::Receiver<Arc<Detectors>>, inboxes: Vec<mpsc::Sender<Job>>) {
+    let hasher = foldhash::fast::FixedState::default();
+    let mut reloading = true;
+    loop {
+        tokio::select! {
+            batch = batches.recv() => {
+                let Some(batch) = batch else { return };
+                let mut hash = hasher.build_hasher();
+                hash.write(batch.shard.0.as_bytes());
+                let worker = hash.finish() as usize % inboxes.len();
+                if inboxes[worker].send(Job::Batch(batch)).await.is_err() {
+                    return;
+                }
+            }
+            changed = reloads.changed(), if reloading => {
+                reloading = changed.is_ok();
+                let detectors = reloads.borrow_and_update().clone();
+                for inbox in inboxes.iter().filter(|_| reloading) {
+                    let _ = inbox.send(Job::Reload(detectors.clone())).await;
+                }
+            }
+        }
+    }
+}
+
+/// Decodes and matches until there is nothing more to do.
+fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc::SyncSender<Done>) {
+    while let Some(job) = jobs.blocking_recv() {
+        let done = match job {
+            Job::Reload(detectors) => {
+                worker.reload(detectors.clone());
+                Done::Reloaded(detectors)
+            }
+            Job::Batch(batch) => {
+                for record in &batch.records {
+                    worker.record_after(&batch.shard.0, &record.data, record.past_sub_sequence, record.approximate_arrival_ms as i64);
+                }
+                Done::Found(Box::new(Worked {
+                    newest_arrival_ms: batch.records.last().map(|r| r.approximate_arrival_ms as i64),
+                    shard: batch.shard,
+                    through: batch.through,
+                    shard_end: batch.shard_end,
+                    caught_up: batch.millis_behind_latest == Some(0),
+                    behind_ms: batch.millis_behind_latest,
+                    found: std::mem::take(&mut worker.batch),
+                    detectors: worker.detectors().clone(),
+                }))
+            }
+        };
+        if to_keeper.send(done).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The keeper's thread: evidence, alerts and positions, committed together.
+//!
+//! In: worked batches. Out: commits. Invariant: a position is committed with all that its records led to, at least every
+//! `COMMIT_EVENTS` events or `COMMIT_MS`; the frontier never passes what some open shard has yet to show.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::daemon::{Done, Parts, Worked, now_ms};
+use super::replay::offer;
+use super::{Detectors, Quarantined, Tally};
+use crate::lease::GrantsView;
+use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
+use crate::position::{Position, ShardId};
+use crate::store::keeper::{Keeper, Mode};
+use crate::store::quarantine::QuarantinedRecord;
+use crate::store::{Store, StoreError};
+
+const COMMIT_EVENTS: u64 = 1_000;
+const COMMIT_MS: u64 = 100;
+
+pub(super) struct Keeping {
+    /// Always there except while rules are exchanged.
+    keeper: Option<Keeper>,
+    store: Arc<dyn Store>,
+    detectors: Arc<Detectors>,
+    grants: GrantsView,
+    committed: Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>,
+    metrics: Arc<Metrics>,
+    meters: Meters,
+    /// Per open shard: how far its arrival times have been read.
+    read_to: BTreeMap<ShardId, ReadTo>,
+    /// Not yet committed.
+    positions: BTreeMap<ShardId, Position>,
+    fresh: Tally,
+    total: Tally,
+    since: Option<Instant>,
+    known: Vec<bool>,
+    /// Numbers the records kept aside.
+    set_aside: u64,
+    reload: Reload,
+}
+
+#[derive(Clone, Copy)]
+struct ReadTo {
+    arrival_ms: i64,
+    caught_up: bool,
+}
+
+/// An exchange of rules: batches of workers that have switched wait for those that have not.
+struct Reload {
+    workers: usize,
+    switched: usize,
+    next: Option<Arc<Detectors>>,
+    waiting: VecDeque<Box<Worked>>,
+}
+
+struct Meters {
+    source: SourceMetrics,
+    rules: BTreeMap<String, RuleMetrics>,
+    shards: BTreeMap<ShardId, ShardMetrics>,
+}
+
+/// Until the workers are gone.
+pub(super) fn keep(mut keeping: Keeping, done: &mpsc::Receiver<Done>) -> Result<Tally, StoreError> {
+    loop {
+        let wait = keeping.since.map_or(Duration::from_millis(COMMIT_MS), |since| Duration::from_millis(COMMIT_MS).saturating_sub(since.elapsed()));
+        match done.recv_timeout(wait) {
+            Ok(done) => keeping.take(done)?,
+            Err(mpsc::RecvTimeoutError::Timeout) => keeping.commit()?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                keeping.commit()?;
+                return Ok(keeping.total);
+            }
+        }
+        if keeping.fresh.events >= COMMIT_EVENTS || keeping.since.is_some_and(|s| s.elapsed() >= Duration::from_millis(COMMIT_MS)) {
+            keeping.commit()?;
+        }
+    }
+}
+
+impl Keeping {
+    pub fn open(parts: &mut Parts, detectors: Arc<Detectors>, workers: usize, now_ms: i64) -> Result<Self, StoreError> {
+        let mode = Mode::Live { start_ms: now_ms };
+        let keeper = Keeper::open(detectors.plan.clone(), parts.store.clone(), mode, parts.limits, true)?;
+        let committed = std::mem::replace(&mut parts.committed, Box::new(|_, _| {}));
+        let meters = Meters { source: parts.metrics.source("kinesis"), rules: rule_meters(&parts.metrics, &detectors), shards: BTreeMap::new() };
+        parts.metrics.rules.loaded.set((detectors.rules.len() + detectors.correlations.len()) as i64);
+        Ok(Self {
+            keeper: Some(keeper),
+            store: parts.store.clone(),
+            detectors,
+            grants: parts.grants.clone(),
+            committed,
+            metrics: parts.metrics.clone(),
+            meters,
+            read_to: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            fresh: Tally::default(),
+            total: Tally::default(),
+            since: None,
+            known: Vec::new(),
+            set_aside: 0,
+            reload: Reload { workers, switched: 0, next: None, waiting: VecDeque::new() },
+        })
+    }
+
+    fn keeper(&mut self) -> &mut Keeper {
+        self.keeper.as_mut().expect("there except while rules are exchanged")
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), StoreError> {
+        match done {
+            Done::Reloaded(detectors) => {
+                self.reload.switched += 1;
+                self.reload.next = Some(detectors);
+                if self.reload.switched == self.reload.workers { self.exchange() } else { Ok(()) }
+            }
+            Done::Found(worked) if Arc::ptr_eq(&worked.detectors, &self.detectors) => self.worked(*worked),
+            Done::Found(worked) => {
+                self.reload.waiting.push_back(worked);
+                Ok(())
+            }
+        }
+    }
+
+    /// All workers have switched: the keeper follows, with the evidence of unchanged rules.
+    fn exchange(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        self.reload.switched = 0;
+        let Some(next) = self.reload.next.take() else { return Ok(()) };
+        if let Some(keeper) = self.keeper.take() {
+            self.keeper = Some(keeper.replan(next.plan.clone())?);
+        }
+        for info in &self.detectors.infos {
+            if !next.infos.iter().any(|i| i.id == info.id) {
+                self.metrics.remove_rule(&info.id, crate::alert::level_word(info.level));
+            }
+        }
+        self.meters.rules = rule_meters(&self.metrics, &next);
+        self.metrics.rules.loaded.set((next.rules.len() + next.correlations.len()) as i64);
+        self.detectors = next;
+        while let Some(worked) = self.reload.waiting.pop_front() {
+            self.worked(*worked)?;
+        }
+        Ok(())
+    }
+
+    fn worked(&mut self, mut worked: Worked) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        self.since.get_or_insert_with(Instant::now);
+        self.keep_quarantined(&worked, now_ms)?;
+        let found_any = worked.found.has_found();
+        let mut known = std::mem::take(&mut self.known);
+        let duplicates = offer(self.keeper(), &mut worked.found, &mut known)?;
+        self.known = known;
+        worked.found.tally.matched -= duplicates;
+        worked.found.tally.duplicate += duplicates;
+        self.fresh.add(&worked.found.tally);
+        if let (true, Some(arrival_ms)) = (found_any, worked.newest_arrival_ms) {
+            self.metrics.record_to_finding().record(Duration::from_millis(now_ms.saturating_sub(arrival_ms).max(0) as u64));
+        }
+        let shard = self.meters.shards.entry(worked.shard.clone()).or_insert_with(|| self.metrics.shard(&worked.shard.0, now_ms));
+        if let Some(behind_ms) = worked.behind_ms {
+            shard.lag.set(behind_ms as f64 / 1e3);
+        }
+        let before = self.read_to.get(&worked.shard).map_or(i64::MIN, |r| r.arrival_ms);
+        let arrival_ms = worked.newest_arrival_ms.unwrap_or(before).max(before);
+        if worked.shard_end {
+            self.read_to.remove(&worked.shard);
+        } else {
+            self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up });
+        }
+        self.positions.insert(worked.shard, worked.through);
+        Ok(())
+    }
+
+    /// The least arrival time up to which every open shard has been read; now, where all have caught up.
+    fn frontier_ms(&mut self, now_ms: i64) -> i64 {
+        let grants = self.grants.borrow().clone();
+        let metrics = &self.metrics;
+        self.meters.shards.retain(|shard, _| {
+            let held = grants.contains_key(shard);
+            if !held {
+                metrics.remove_shard(&shard.0);
+            }
+            held
+        });
+        self.read_to.retain(|shard, _| grants.contains_key(shard));
+        let of = |shard: &ShardId| match self.read_to.get(shard) {
+            Some(ReadTo { caught_up: true, .. }) => now_ms,
+            Some(ReadTo { arrival_ms, .. }) => *arrival_ms,
+            None => i64::MIN,
+        };
+        grants.keys().map(of).min().unwrap_or(i64::MIN)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let now_ms = now_ms();
+        let frontier_ms = self.frontier_ms(now_ms);
+        self.keeper().advance(frontier_ms)?;
+        self.since = None;
+        if self.positions.is_empty() && self.keeper().pending() == 0 {
+            return Ok(());
+        }
+        let positions: Vec<_> = std::mem::take(&mut self.positions).into_iter().collect();
+        let alerts = self.keeper().commit(&positions)?;
+        let fresh = std::mem::take(&mut self.fresh);
+        self.total.add(&fresh);
+        self.measure(&fresh, started, now_ms, &positions);
+        for alert in &alerts {
+            if let Some(meter) = self.meters.rules.get(&alert.rule.id) {
+                meter.findings.inc();
+            }
+        }
+        (self.committed)(&positions, &fresh);
+        Ok(())
+    }
+
+    fn measure(&mut self, fresh: &Tally, started: Instant, now_ms: i64, positions: &[(ShardId, Position)]) {
+        let (events, source) = (&self.metrics.events, &self.meters.source);
+        events.matched.inc_by(fresh.matched);
+        events.unmatched.inc_by(fresh.unmatched);
+        events.duplicate.inc_by(fresh.duplicate);
+        events.quarantined.inc_by(fresh.quarantined);
+        source.records.inc_by(fresh.records);
+        source.bytes.inc_by(fresh.bytes);
+        source.events.inc_by(fresh.read());
+        self.metrics.stage("commit").record(started.elapsed());
+        self.metrics.state.commits.inc();
+        for (shard, _) in positions {
+            if let Some(meter) = self.meters.shards.get(shard) {
+                meter.checkpointed(now_ms);
+            }
+        }
+        let held = self.keeper().held();
+        let state = &self.metrics.state;
+        state.evidence_rows.set(held.items as i64);
+        state.groups.set(held.groups as i64);
+        state.store_bytes.set(held.store_bytes as i64);
+    }
+
+    /// Bytes that could not be understood are kept aside before their record counts as past.
+    fn keep_quarantined(&mut self, worked: &Worked, now_ms: i64) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(worked.found.quarantined.len());
+        for Quarantined { reason, at, bytes } in &worked.found.quarantined {
+            tracing::warn!(shard = %worked.shard, at, "a record could not be decoded and is kept aside: {reason}");
+            self.metrics.quarantined(reason.name()).inc();
+            self.set_aside += 1;
+            let position = format!("{:?} at {at}", worked.through);
+            rows.extend(QuarantinedRecord::new(now_ms, self.set_aside, &worked.shard.0, &position, reason.name(), bytes).keep());
+        }
+        if rows.is_empty() { Ok(()) } else { self.store.kv_write(&rows) }
+    }
+}
+
+fn rule_meters(metrics: &Metrics, detectors: &Detectors) -> BTreeMap<String, RuleMetrics> {
+    let nodes = detectors.plan.nodes.iter().map(|n| (n.rule.clone(), n.meta.level));
+    let rules = detectors.infos.iter().map(|i| (i.id.clone(), i.level)).chain(nodes);
+    rules.map(|(id, level)| (id.clone(), metrics.rule(&id, crate::alert::level_word(level)))).collect()
+}
