@@ -204,12 +204,7 @@ impl Stage {
     }
 
     fn close(&self, events: u64, elapsed: Duration) {
-        self.line(&format!(
-            "\n{} alerts out of {events} events in {:.0} s; the last at {}.",
-            self.alerts,
-            elapsed.as_secs_f64(),
-            time::format(now_ms())
-        ));
+        self.line(&format!("\n{events} events in {:.0} s: {} alerts in {} incidents.", elapsed.as_secs_f64(), self.alerts, self.incidents));
     }
 
     /// A terminal that has gone away ends nothing.

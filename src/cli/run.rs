@@ -65,7 +65,7 @@ pub fn detectors(wanted: &config::Rules) -> anyhow::Result<Detectors> {
     if loaded.has_errors() {
         bail!("{}", loaded.render(false));
     }
-    Detectors::new(&loaded.set).map_err(|unfit| anyhow::anyhow!("rules that can't run:{}", rules::told(&unfit, &loaded.set)))
+    Detectors::new(&loaded.set).map_err(|unfit| anyhow::anyhow!("rules that can't run:\n{}", rules::told(unfit, &loaded.set)))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
 use crate::rule::ast::Span;
-use crate::rule::diagnostic::{Report, nearest};
+use crate::rule::diagnostic::Report;
 use crate::rule::yaml::{self, Kind, Node};
 
 pub fn read<T: DeserializeOwned>(text: &str, variables: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Option<T> {
@@ -105,12 +105,11 @@ fn explain(root: &Node, filled: &[Span], error: &serde_path_to_error::Error<serd
     let node = walk(root, error.path());
     let message = error.inner().to_string();
     let holds_variable = filled.iter().any(|s| node.span.start <= s.start && s.end <= node.span.end);
-    if let Some((unknown, known)) = unknown_key(&message) {
-        let key = node.entries().and_then(|e| e.iter().find(|(k, _)| k.text() == Some(unknown)));
-        let span = key.map_or(node.span, |(key, _)| key.span);
-        let hint =
-            nearest(unknown, known.iter().copied()).map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-        report.error_hint(span, format!("unknown key `{unknown}`"), hint);
+    if let Some((unknown, known)) = expected_one_of(&message, "unknown field `") {
+        let span = key_span(root, unknown, node.span).unwrap_or(node.span);
+        report.unknown(span, "key", unknown, known.iter().copied());
+    } else if let (Some((unknown, known)), false) = (expected_one_of(&message, "unknown variant `"), holds_variable) {
+        report.unknown(node.span, "value", unknown, known.iter().copied());
     } else if holds_variable && !message.starts_with("missing field") {
         report.error(node.span, format!("`{}`: a value that comes from a variable or file does not fit here", error.path()));
     } else {
@@ -135,9 +134,17 @@ fn walk<'n>(root: &'n Node, path: &Path) -> &'n Node {
     node
 }
 
+/// The key `name` whose value lies at `value`, or which stands in the map there.
+fn key_span(node: &Node, name: &str, value: Span) -> Option<Span> {
+    let entries = node.entries().unwrap_or_default();
+    let here = entries.iter().find(|(k, v)| k.text() == Some(name) && (v.span == value || node.span == value));
+    let items: &[Node] = if let Kind::Sequence(items) = &node.kind { items } else { &[] };
+    let inside = || entries.iter().map(|(_, v)| v).chain(items).find_map(|v| key_span(v, name, value));
+    here.map(|(k, _)| k.span).or_else(inside)
+}
+
 /// Serde's `unknown field `x`, expected one of `a`, `b``.
-fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
-    let (key, expected) = rest.split_once('`')?;
+fn expected_one_of<'m>(message: &'m str, lead: &str) -> Option<(&'m str, Vec<&'m str>)> {
+    let (key, expected) = message.strip_prefix(lead)?.split_once('`')?;
     Some((key, expected.split('`').skip(1).step_by(2).collect()))
 }

@@ -25,6 +25,9 @@ const INBOX_BATCHES: usize = 8;
 /// Findings that wait for the keeper.
 const FOUND_BATCHES: usize = 64;
 
+/// Hears of each commit: the positions that are safe now, and what became of their events.
+pub type Committed = Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>;
+
 /// What the daemon is made of.
 pub struct Parts {
     pub detectors: watch::Receiver<Arc<Detectors>>,
@@ -35,7 +38,7 @@ pub struct Parts {
     /// The shards that are being read, for the frontier.
     pub grants: GrantsView,
     /// Told after each commit.
-    pub committed: Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>,
+    pub committed: Committed,
 }
 
 /// To a worker.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::daemon::{Done, Parts, Worked, now_ms};
+use super::daemon::{Committed, Done, Parts, Worked, now_ms};
 use super::replay::offer;
 use super::{Detectors, Quarantined, Tally};
 use crate::lease::GrantsView;
@@ -26,7 +26,7 @@ pub(super) struct Keeping {
     store: Arc<dyn Store>,
     detectors: Arc<Detectors>,
     grants: GrantsView,
-    committed: Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>,
+    committed: Committed,
     metrics: Arc<Metrics>,
     meters: Meters,
     /// Per open shard: how far its arrival times have been read.
