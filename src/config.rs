@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::rule::ast::Profile;
 use crate::rule::diagnostic::Diagnostic;
-use crate::{deliver, route, sink, source, store};
+use crate::{admin, deliver, route, sink, source, store};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Config {
     /// How alerts are told.
     #[serde(default)]
     pub delivery: deliver::Config,
+    /// The status page, the API and the metrics.
+    #[serde(default)]
+    pub admin: admin::Config,
     /// Threads that decode and match; by default one for each core.
     #[serde(default)]
     pub workers: Option<usize>,

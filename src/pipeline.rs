@@ -9,6 +9,7 @@ pub mod daemon;
 mod detectors;
 mod keeping;
 mod replay;
+mod showing;
 
 pub use detectors::{Detectors, Unfit};
 pub use replay::Replay;

@@ -3,7 +3,7 @@
 //! In: nothing but a duration and a rate. Out: the attack's steps and the alerts that answer them, as they happen. Invariant: the
 //! same daemon as `run`, on an embedded stream; nothing leaves loopback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::service::{Service, stop_signal};
 use super::{run, scan};
-use crate::alert::view::{AlertView, Fate};
+use crate::alert::view::AlertView;
 use crate::config::{Config, Rules, State};
 use crate::demo::corpus::story::Story;
 use crate::demo::corpus::{Corpus, wrap::Envelope};
@@ -63,12 +63,13 @@ async fn play(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let config = config(endpoint.url(), &folder);
     let detectors = run::detectors(&config.rules)?;
-    let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: 0 };
+    let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: HashSet::new() };
     stage.open(&detectors, args);
     let (_reload, current) = watch::channel(Arc::new(detectors));
     let store = Arc::new(EmbeddedStore::open(&config.state.path)?);
     let service = Service::start(config, current, store).await?;
-    let mut live = service.desk.subscribe();
+    stage.line(&format!("Status page: http://{0}/  metrics: http://{0}/metrics\n", service.address));
+    let mut live = service.desk.live().subscribe();
     let (captions, mut told) = tokio::sync::mpsc::unbounded_channel();
     let producer = std::thread::spawn({
         let (endpoint, rate, seed) = (endpoint.clone(), args.rate, args.seed);
@@ -117,6 +118,7 @@ fn config(url: &str, folder: &std::path::Path) -> Config {
         sinks: BTreeMap::new(),
         routing: Default::default(),
         delivery: Default::default(),
+        admin: Default::default(),
         workers: None,
     }
 }
@@ -167,7 +169,7 @@ fn now_ms() -> i64 {
 struct Stage {
     colour: bool,
     alerts: u64,
-    incidents: u64,
+    incidents: HashSet<String>,
 }
 
 impl Stage {
@@ -177,7 +179,7 @@ impl Stage {
             detectors.rules.len() + detectors.correlations.len(),
             args.rate
         ));
-        self.line("An attacker has found an access key. Ctrl-C ends it.\n");
+        self.line("An attacker has found an access key. Ctrl-C ends it.");
     }
 
     fn caption(&self, caption: &str) {
@@ -188,10 +190,9 @@ impl Stage {
     fn alert(&mut self, view: &AlertView) {
         self.alerts += 1;
         // What joins an incident that was told of changes a page, it doesn't make one.
-        if matches!(view.fate, Fate::Grouped) {
+        if !self.incidents.insert(view.incident.clone()) {
             return;
         }
-        self.incidents += 1;
         let line = scan::line(&view.alert);
         let colour = match line.split(' ').next() {
             Some("CRITICAL") => "\x1b[1;31m",
@@ -204,7 +205,7 @@ impl Stage {
     }
 
     fn close(&self, events: u64, elapsed: Duration) {
-        self.line(&format!("\n{events} events in {:.0} s: {} alerts in {} incidents.", elapsed.as_secs_f64(), self.alerts, self.incidents));
+        self.line(&format!("\n{events} events in {:.0} s: {} alerts in {} incidents.", elapsed.as_secs_f64(), self.alerts, self.incidents.len()));
     }
 
     /// A terminal that has gone away ends nothing.

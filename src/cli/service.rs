@@ -4,18 +4,20 @@
 //! read is committed, then delivery drains; a failing store ends it with an error.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::admin::{self, Admin, Board, Replayed};
 use crate::config::Config;
 use crate::deliver::{self, Desk};
 use crate::lease::Notices;
 use crate::lease::local::Local;
 use crate::metrics::Metrics;
 use crate::pipeline::daemon::{self, Parts};
-use crate::pipeline::{Detectors, Tally};
+use crate::pipeline::{Detectors, Tally, Worker, control};
 use crate::sink::{self, Sink};
 use crate::source::kinesis::{self, Consumer};
 use crate::store::Store;
@@ -27,6 +29,9 @@ const NOTICES: usize = 64;
 pub struct Service {
     pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
+    pub board: Arc<Board>,
+    /// Where the status page is.
+    pub address: SocketAddr,
     consumer: Consumer,
     daemon: tokio::task::JoinHandle<Result<Tally, crate::store::StoreError>>,
     delivery: tokio::task::JoinHandle<Result<(), crate::store::StoreError>>,
@@ -37,7 +42,9 @@ impl Service {
     /// # Errors
     /// What the config's sinks, the store or the rules say.
     pub async fn start(config: Config, detectors: watch::Receiver<Arc<Detectors>>, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let (listener, address) = admin::listen(&config.admin).await?;
         let metrics = Arc::new(Metrics::new());
+        let board = Board::new(daemon::now_ms());
         let (notices, mut told) = Notices::channel(NOTICES);
         // Notices are logged as they are raised; the copies are for alerts.
         tokio::spawn(async move { while told.recv().await.is_some() {} });
@@ -53,22 +60,29 @@ impl Service {
         let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices);
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (grants, told_desk) = (leases.grants(), desk.clone());
+        let (stop, stopped) = watch::channel(false);
+        let (commands, wishes) = mpsc::channel(admin::COMMANDS);
+        let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
+        tokio::spawn(admin::serve(site, listener));
+        let replay = replay(detectors.clone());
+        tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), wishes, replay, stopped.clone()));
         let parts = Parts {
             detectors,
             store,
+            board: board.clone(),
             limits: config.state.limits(),
             metrics: metrics.clone(),
             workers,
             grants,
             committed: Box::new(move |positions, _| {
                 positions.iter().for_each(|(shard, position)| leases.committed(shard, position));
+                told_desk.pulse(daemon::now_ms());
                 told_desk.wake();
             }),
         };
-        let (stop, stopped) = watch::channel(false);
         let delivery = tokio::spawn(deliver::run(desk.clone(), http, stopped));
         let daemon = tokio::spawn(daemon::run(parts, batches));
-        Ok(Self { desk, metrics, consumer, daemon, delivery, stop })
+        Ok(Self { desk, metrics, board, address, consumer, daemon, delivery, stop })
     }
 
     /// Runs until `until` is done or something fails, then ends in order.
@@ -76,7 +90,7 @@ impl Service {
     /// # Errors
     /// The store's failure, which lost nothing that was committed.
     pub async fn finish(self, until: impl Future<Output = ()>) -> anyhow::Result<Tally> {
-        let Self { consumer, mut daemon, mut delivery, stop, .. } = self;
+        let Self { consumer, mut daemon, mut delivery, stop, board, .. } = self;
         let early = tokio::select! {
             () = until => None,
             ended = &mut daemon => Some(ended.context("the pipeline")?),
@@ -85,6 +99,7 @@ impl Service {
                 None
             }
         };
+        board.drain();
         drop(consumer);
         let tally = match early {
             Some(ended) => ended,
@@ -97,6 +112,19 @@ impl Service {
         }
         Ok(tally)
     }
+}
+
+/// Judges a quarantined record again by the rules in force.
+fn replay(detectors: watch::Receiver<Arc<Detectors>>) -> control::Replay {
+    Box::new(move |record| {
+        let Some(bytes) = record.whole() else {
+            return Replayed { events: 0, findings: 0, still: Some("only the beginning of the record was kept".to_owned()) };
+        };
+        let mut worker = Worker::new(detectors.borrow().clone());
+        worker.record(&record.source, &bytes, record.at_ms);
+        let still = worker.batch.quarantined.first().map(|q| q.reason.to_string());
+        Replayed { events: worker.batch.tally.events, findings: worker.batch.tally.matched, still }
+    })
 }
 
 /// SIGTERM or Ctrl-C.

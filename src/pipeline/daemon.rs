@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::keeping::{self, Keeping};
 use super::{Batch, Detectors, Tally, Worker};
+use crate::admin::Board;
 use crate::lease::GrantsView;
 use crate::metrics::Metrics;
 use crate::position::{Position, ShardId};
@@ -34,6 +35,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
+    /// What the status page shows.
+    pub board: Arc<Board>,
     pub workers: usize,
     /// The shards that are being read, for the frontier.
     pub grants: GrantsView,
@@ -101,7 +104,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
 }
 
 /// Milliseconds since the epoch.
-pub(super) fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 

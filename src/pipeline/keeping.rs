@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::daemon::{Committed, Done, Parts, Worked, now_ms};
 use super::replay::offer;
+use super::showing::Showing;
 use super::{Detectors, Quarantined, Tally};
+use crate::admin::status::ShardView;
 use crate::lease::GrantsView;
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
 use crate::position::{Position, ShardId};
@@ -29,6 +31,7 @@ pub(super) struct Keeping {
     committed: Committed,
     metrics: Arc<Metrics>,
     meters: Meters,
+    showing: Showing,
     /// Per open shard: how far its arrival times have been read.
     read_to: BTreeMap<ShardId, ReadTo>,
     /// Not yet committed.
@@ -46,6 +49,7 @@ pub(super) struct Keeping {
 struct ReadTo {
     arrival_ms: i64,
     caught_up: bool,
+    records: u64,
 }
 
 /// An exchange of rules: batches of workers that have switched wait for those that have not.
@@ -86,6 +90,7 @@ impl Keeping {
         let keeper = Keeper::open(detectors.plan.clone(), parts.store.clone(), mode, parts.limits, true)?;
         let committed = std::mem::replace(&mut parts.committed, Box::new(|_, _| {}));
         let meters = Meters { source: parts.metrics.source("kinesis"), rules: rule_meters(&parts.metrics, &detectors), shards: BTreeMap::new() };
+        let showing = Showing::new(parts.board.clone(), &detectors, now_ms);
         parts.metrics.rules.loaded.set((detectors.rules.len() + detectors.correlations.len()) as i64);
         Ok(Self {
             keeper: Some(keeper),
@@ -95,6 +100,7 @@ impl Keeping {
             committed,
             metrics: parts.metrics.clone(),
             meters,
+            showing,
             read_to: BTreeMap::new(),
             positions: BTreeMap::new(),
             fresh: Tally::default(),
@@ -140,6 +146,7 @@ impl Keeping {
         }
         self.meters.rules = rule_meters(&self.metrics, &next);
         self.metrics.rules.loaded.set((next.rules.len() + next.correlations.len()) as i64);
+        self.showing.rules_loaded(&next, now_ms());
         self.detectors = next;
         while let Some(worked) = self.reload.waiting.pop_front() {
             self.worked(*worked)?;
@@ -165,12 +172,13 @@ impl Keeping {
         if let Some(behind_ms) = worked.behind_ms {
             shard.lag.set(behind_ms as f64 / 1e3);
         }
-        let before = self.read_to.get(&worked.shard).map_or(i64::MIN, |r| r.arrival_ms);
+        let (before, records) = self.read_to.get(&worked.shard).map_or((i64::MIN, 0), |r| (r.arrival_ms, r.records));
+        let records = records + worked.found.tally.records;
         let arrival_ms = worked.newest_arrival_ms.unwrap_or(before).max(before);
         if worked.shard_end {
             self.read_to.remove(&worked.shard);
         } else {
-            self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up });
+            self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up, records });
         }
         self.positions.insert(worked.shard, worked.through);
         Ok(())
@@ -202,6 +210,7 @@ impl Keeping {
         let frontier_ms = self.frontier_ms(now_ms);
         self.keeper().advance(frontier_ms)?;
         self.since = None;
+        self.show(now_ms);
         if self.positions.is_empty() && self.keeper().pending() == 0 {
             return Ok(());
         }
@@ -210,6 +219,7 @@ impl Keeping {
         let fresh = std::mem::take(&mut self.fresh);
         self.total.add(&fresh);
         self.measure(&fresh, started, now_ms, &positions);
+        self.showing.fired(&alerts);
         for alert in &alerts {
             if let Some(meter) = self.meters.rules.get(&alert.rule.id) {
                 meter.findings.inc();
@@ -217,6 +227,19 @@ impl Keeping {
         }
         (self.committed)(&positions, &fresh);
         Ok(())
+    }
+
+    fn show(&mut self, now_ms: i64) {
+        let view = |(shard, read): (&ShardId, &ReadTo)| ShardView {
+            shard: shard.0.to_string(),
+            owner: "this process".to_owned(),
+            ours: true,
+            lag_ms: Some(if read.caught_up { 0 } else { now_ms.saturating_sub(read.arrival_ms).max(0) }),
+            checkpoint_age_ms: None,
+            records: read.records,
+            state: "reading".to_owned(),
+        };
+        self.showing.show(&self.detectors, &self.meters.rules, self.read_to.iter().map(view), now_ms);
     }
 
     fn measure(&mut self, fresh: &Tally, started: Instant, now_ms: i64, positions: &[(ShardId, Position)]) {
