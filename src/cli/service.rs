@@ -57,7 +57,7 @@ impl Service {
         let desk = Arc::new(Desk::open(store.clone(), sinks, &config.routing, config.delivery.clone(), metrics.clone())?);
         let client = kinesis::client(&config.kinesis).await;
         let leases = Arc::new(Local::start(&client, &config.kinesis.streams, &config.kinesis.start.0, store.positions()?, &notices));
-        let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices);
+        let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices, &metrics);
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (grants, told_desk) = (leases.grants(), desk.clone());
         let (stop, stopped) = watch::channel(false);
