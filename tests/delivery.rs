@@ -298,6 +298,9 @@ async fn urgent_alerts_take_the_second_channel_while_the_first_is_down() {
     let mut bench = Bench::new(memory(), &sinks, "routes: [{ sinks: [pager] }]", "{ fallback: chat, fallback_after_seconds: 300 }").await;
     bench.put(&[of_rule(1, Level::Critical, "a"), of_rule(2, Level::Low, "b")]);
     bench.pass(200_000, 5_000).await;
+    bench.desk.sweep(bench.now_ms).unwrap();
+    let metrics = bench.metrics.render(0);
+    assert!(metrics.contains("trailwarden_outbox_alerts 2\n") && metrics.contains("trailwarden_outbox_oldest_age_seconds 200\n"), "{metrics}");
     assert_eq!(chat.seen().len(), 0);
     bench.pass(400_000, 5_000).await;
     assert_eq!(chat.seen().len(), 1, "the critical one, once");

@@ -123,6 +123,13 @@ pub fn pending_key(sink: &str, urgency: u8, queued_ms: i64, unique: &str) -> Vec
     [&lane(sink)[..], &[urgency], &time_bytes(queued_ms), unique.as_bytes()].concat()
 }
 
+/// The time in a waiting notice's key.
+pub fn queued_at(key: &[u8]) -> Option<i64> {
+    let name = key.iter().position(|b| *b == 0)?;
+    let time = key.get(name + 2..name + 10)?;
+    i64::try_from(u64::from_be_bytes(time.try_into().ok()?)).ok()
+}
+
 /// Orders as the times do, for times since the epoch.
 pub fn time_bytes(time_ms: i64) -> [u8; 8] {
     u64::try_from(time_ms).unwrap_or(0).to_be_bytes()

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     alert::view::{RECENT, RECENT_ALERTS},
     sink::Action,
-    store::{KvOp, StoreError},
+    store::{KvOp, StoreError, quarantine},
 };
 
 /// Incidents looked at in one transaction.
@@ -118,10 +118,21 @@ impl Desk {
         let active = state.silences.len() + state.router.windows_open(now_ms);
         drop(state);
         self.metrics.delivery.silences_active.set(active as i64);
-        self.metrics.delivery.outbox.set(self.store.outbox_len()? as i64);
+        self.count_waiting(now_ms)?;
         if !ops.is_empty() {
             self.store.kv_write(&ops)?;
         }
+        Ok(())
+    }
+}
+
+impl Desk {
+    fn count_waiting(&self, now_ms: i64) -> Result<(), StoreError> {
+        let rows = self.store.kv_scan(ledger::PENDING, &[])?;
+        let oldest_ms = rows.iter().filter_map(|(key, _)| ledger::queued_at(key)).min().unwrap_or(now_ms);
+        self.metrics.delivery.outbox.set((self.store.outbox_len()? + rows.len()) as i64);
+        self.metrics.delivery.outbox_oldest_age.set((now_ms - oldest_ms).max(0) as f64 / 1000.0);
+        self.metrics.delivery.quarantine_records.set(quarantine::sweep(&*self.store)? as i64);
         Ok(())
     }
 }

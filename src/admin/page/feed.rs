@@ -86,7 +86,10 @@ fn why(view: &AlertView) -> String {
     }
     pair("rule", &alert.rule.id);
     pair("events", &alert.count.to_string());
-    let techniques: Vec<&str> = alert.rule.tags.iter().filter_map(|t| t.strip_prefix("attack.")).collect();
+    let technique = |tag: &str| {
+        if tag.starts_with(['t', 'g', 's']) && tag[1..].starts_with(|c: char| c.is_ascii_digit()) { tag.to_uppercase() } else { tag.to_owned() }
+    };
+    let techniques: Vec<String> = alert.rule.tags.iter().filter_map(|t| t.strip_prefix("attack.")).map(technique).collect();
     pair("MITRE", &techniques.join(", "));
     pair("incident", &view.incident);
     if alert.late {
@@ -121,7 +124,7 @@ fn events(view: &AlertView) -> String {
         )
     };
     let rows: String = alert.events.iter().take(SHOWN_EVENTS).map(row).collect();
-    let more = alert.count.saturating_sub(SHOWN_EVENTS as u64);
+    let more = alert.count.saturating_sub(alert.events.len().min(SHOWN_EVENTS) as u64);
     let more = if more > 0 { format!("<p class=\"where\">and {more} more</p>") } else { String::new() };
     format!(
         "<section class=\"events\"><h3>Events</h3><div class=\"scroll\" role=\"region\" aria-label=\"Events of the alert\" tabindex=\"0\">\

@@ -163,6 +163,7 @@
       const made = await change("POST", "/api/silences", { match, seconds: Number(data.get("seconds")), reason: data.get("reason"), by: "status page" });
       if (!made) return;
       form.reset();
+      form.parentElement.querySelector(".failed")?.remove();
       say("Silence set.");
       document.activeElement.blur();
       await load("silences");

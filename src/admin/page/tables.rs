@@ -50,14 +50,21 @@ pub(super) fn glance(admin: &Admin) -> Result<String, StoreError> {
     out += &incidents_tile(admin)?;
     out += &tile("Events a second", &count(rates.last().copied().unwrap_or(0.0)), &sparkline(&rates), false);
     let lag = board.max_lag_ms();
-    out += &tile("Lag", &lag.map_or("–".into(), span), "", lag.is_some_and(|ms| ms >= LAG_BAD_MS));
-    let fired = board.rules.load().iter().filter(|r| r.findings > 0).count();
-    out += &tile("Rules", &format!("{} <small>{fired} fired</small>", set.rules), "", set.reload_error.is_some());
+    let shards = board.shards.load();
+    let ours = shards.iter().filter(|s| s.ours).count();
+    let bad = lag.is_some_and(|ms| ms >= LAG_BAD_MS);
+    out += &tile("Lag", &lag.map_or("–".into(), span), &under(&format!("{ours} of {} shards read here", shards.len())), bad);
+    let rules = board.rules.load();
+    let fired = rules.iter().filter(|r| r.findings > 0).count();
+    let never = under(&format!("{fired} fired, {} never", rules.len() - fired));
+    out += &tile("Rules", &set.rules.to_string(), &never, set.reload_error.is_some());
     let sinks = board.sinks.load();
     let up = sinks.iter().filter(|s| s.up).count();
-    out += &tile("Sinks up", &format!("{up} <small>of {}</small>", sinks.len()), "", up < sinks.len());
+    let waiting: usize = sinks.iter().map(|s| s.pending).sum();
+    out += &tile("Sinks up", &format!("{up} <small>of {}</small>", sinks.len()), &under(&format!("{waiting} notices wait")), up < sinks.len());
     let quarantined = admin.metrics.events.quarantined.get();
-    out += &tile("Quarantined", &count(quarantined as f64), "", quarantined > 0);
+    let of = under(&format!("of {} events", count(admin.events() as f64)));
+    out += &tile("Quarantined", &count(quarantined as f64), &of, quarantined > 0);
     Ok(out)
 }
 
@@ -79,6 +86,11 @@ fn incidents_tile(admin: &Admin) -> Result<String, StoreError> {
 fn tile(name: &str, value: &str, below: &str, bad: bool) -> String {
     let class = if bad { "tile bad" } else { "tile" };
     format!("<div class=\"{class}\"><dl><dt>{name}</dt><dd>{value}</dd></dl>{below}</div>")
+}
+
+/// A line below a tile's figure.
+fn under(text: &str) -> String {
+    format!("<p class=\"under\">{text}</p>")
 }
 
 /// Keeps the lines of an error message, each made harmless.
@@ -107,7 +119,7 @@ pub(super) fn shards(admin: &Admin) -> String {
     let mine = &**admin.board.worker.load();
     let row = |s: &super::super::status::ShardView| {
         let owner = if s.ours {
-            format!("<b>{}</b><small>this worker</small>", html(mine))
+            format!("<span class=\"whole\">{}</span><small>this worker</small>", html(mine))
         } else if s.owner.is_empty() {
             "nobody".to_owned()
         } else {
@@ -116,10 +128,20 @@ pub(super) fn shards(admin: &Admin) -> String {
         let lag = s.lag_ms.map_or("–".to_owned(), |ms| format!("{}{}", span(ms), meter(ms, LAG_BAR_MS, ms >= LAG_BAD_MS)));
         let checkpoint = s.checkpoint_age_ms.map_or("–".to_owned(), span);
         let (stream, name) = s.shard.rsplit_once('/').unwrap_or(("", &s.shard));
-        vec![format!("{}<small>{} {}</small>", html(name), html(stream), html(&s.state)), owner, lag, checkpoint, count(s.records as f64)]
+        // Kinesis numbers its shards with a dozen zeros before.
+        let short = name.strip_prefix("shardId-").map_or(name, |digits| digits.trim_start_matches('0'));
+        let short = if short.is_empty() { "0" } else { short };
+        let cell = format!(
+            "<span class=\"whole\">{} <b>{}</b></span><small>{}</small><small>{}</small>",
+            html(stream),
+            html(short),
+            html(name),
+            html(&s.state)
+        );
+        vec![cell, owner, lag, checkpoint, count(s.records as f64)]
     };
     let rows: Vec<_> = shards.iter().map(row).collect();
-    table("Shards", &["Shard", "Owner", "Lag", "Checkpoint", "Records#"], &rows, "No shard is known yet.")
+    table("shards", &["Shard", "Owner", "Lag", "Checkpoint", "Records#"], &rows, "No shard is known yet.")
 }
 
 pub(super) fn sinks(admin: &Admin, now_ms: i64) -> String {
@@ -144,7 +166,7 @@ pub(super) fn sinks(admin: &Admin, now_ms: i64) -> String {
         ]
     };
     let rows: Vec<_> = sinks.iter().map(row).collect();
-    table("Sinks", &["Sink", "Waiting#", "Taken#", "Retries#", "p99#"], &rows, "No sink is configured; alerts are shown here only.")
+    table("sinks", &["Sink", "Waiting#", "Taken#", "Retries#", "p99#"], &rows, "No sink is configured; alerts are shown here only.")
 }
 
 pub(super) fn silences(admin: &Admin, now_ms: i64) -> String {
@@ -172,7 +194,7 @@ pub(super) fn latency(admin: &Admin) -> String {
         .iter()
         .map(|s| vec![s.stage.to_owned(), ms(s.took.p50_ms), ms(s.took.p99_ms), ms(s.took.max_ms), count(s.took.count as f64)])
         .collect();
-    let mut out = table("Latency", &["Stage", "p50#", "p99#", "most#", "batches#"], &rows, "Nothing has been measured yet.");
+    let mut out = table("latency", &["Stage", "p50#", "p99#", "most#", "batches#"], &rows, "Nothing has been measured yet.");
     let queues = admin.board.queues.load();
     let rows: Vec<_> = queues
         .iter()
@@ -186,7 +208,7 @@ pub(super) fn latency(admin: &Admin) -> String {
         })
         .collect();
     if !rows.is_empty() {
-        out += &table("Queues", &["Queue", "Items#", "Filled"], &rows, "");
+        out += &table("queues", &["Queue", "Items#", "Filled"], &rows, "");
     }
     out
 }
@@ -236,7 +258,7 @@ fn table(label: &str, columns: &[&str], rows: &[Vec<String>], empty: &str) -> St
         .map(|cells| format!("<tr>{}</tr>", cells.iter().enumerate().map(|(i, cell)| format!("<td{}>{cell}</td>", class(i))).collect::<String>()))
         .collect();
     format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        "<div class=\"scroll\" role=\"region\" aria-label=\"Table of {label}\" tabindex=\"0\"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 }
 
