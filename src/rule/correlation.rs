@@ -66,7 +66,11 @@ pub(in crate::rule) fn parse(node: &Node, meta: Meta, report: &mut Report) -> Op
     let timespan_ms = timespan(node, report);
     let group_by = node.get("group-by").filter(|node| !node.is_null()).map_or_else(Vec::new, |node| texts(node, "group-by", report));
     let mut rules = node.get("rules").map_or_else(Vec::new, |node| texts(node, "rules", report));
-    unique(&rules, "rule", report);
+    let ordered = node.get("type").and_then(Node::text) == Some("temporal_ordered");
+    // In an order the same rule may have two places.
+    if !ordered {
+        unique(&rules, "rule", report);
+    }
     unique(&group_by, "group-by field", report);
     let generate = node.get("generate").is_some_and(|node| flag(node, "generate", report));
     let kind = kind?;
@@ -141,11 +145,19 @@ fn expression(node: &Node, kind: Type, rules: &[Spanned<String>], report: &mut R
     if condition.value == all {
         return Some(None);
     }
-    if kind == Type::TemporalOrdered {
-        report.error_hint(node.span, "only `and` over the rules in their order has an order", "use type temporal, or chain correlations");
+    if kind == Type::TemporalOrdered && has_not(&condition.value) {
+        report.error_hint(node.span, "an event that must not come has no place in an order", "use type temporal, or chain correlations");
         return None;
     }
     Some(Some(Spanned { value: to_expression(condition.value), span: node.span }))
+}
+
+fn has_not(condition: &Condition) -> bool {
+    match condition {
+        Condition::Selection(_) => false,
+        Condition::Not(_) => true,
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().any(has_not),
+    }
 }
 
 fn mark_used(condition: &Condition, used: &mut HashSet<usize>) {

@@ -61,6 +61,11 @@ fn correlations_mean() {
             "{type: temporal, rules: [a, b, c], timespan: 1h, condition: (a or b) and not c}",
             "Temporal of a,b,c by  in 3600 s:  And([Or([Rule(0), Rule(1)]), Not(Rule(2))])",
         ),
+        (
+            "{type: temporal_ordered, rules: [a, b, c], timespan: 1h, condition: (a or b) and c}",
+            "TemporalOrdered of a,b,c by  in 3600 s:  And([Or([Rule(0), Rule(1)]), Rule(2)])",
+        ),
+        ("{type: temporal_ordered, rules: [a, a], timespan: 1h}", "TemporalOrdered of a,a by  in 3600 s: "),
         ("{type: temporal, timespan: 1h, condition: a and not b}", "Temporal of a,b by  in 3600 s:  And([Rule(0), Not(Rule(1))])"),
     ] {
         let (correlation, found) = read(body);
@@ -105,7 +110,7 @@ fn errors_point_and_hint() {
         ("{type: value_count, rules: a, timespan: 1h, condition: {gte: 5}}", ["needs `field`", "[{", "values count"]),
         ("{type: value_sum, rules: a, timespan: 1h, condition: {gte: 5, field: [x, y]}}", ["takes one field", "[{", "values count"]),
         ("{type: value_percentile, rules: a, timespan: 1h, condition: {gte: 5, field: x, percentile: 101}}", ["0 to 100", "[101]", "quotes"]),
-        ("{type: temporal_ordered, rules: [a, b], timespan: 1h, condition: a or b}", ["has an order", "[a or b]", "temporal"]),
+        ("{type: temporal_ordered, rules: [a, b], timespan: 1h, condition: a and not b}", ["no place in an order", "[a and not b]", "temporal"]),
         ("{type: temporal, rules: [a, b], timespan: 1h, condition: a or x}", ["unknown rule `x`", "[x]", "known: a, b"]),
         ("{type: temporal, rules: [a, b, c], timespan: 1h, condition: a or b}", ["not in the condition", "[c]", "remove"]),
         (
