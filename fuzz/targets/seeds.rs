@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
             write(folder, "logs", index * 100 + usize::from(which), &[&[which], line.as_bytes(), b"\n", line.as_bytes()].concat())?;
         }
     }
-    let detectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../detectors");
+    let detectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors");
     let mut folders = vec![detectors];
     let mut index = 0;
     while let Some(folder_of_rules) = folders.pop() {
