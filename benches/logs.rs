@@ -11,9 +11,12 @@ const ROUNDS: usize = 5;
 /// Text of one batch: a large CloudWatch Logs record once it is inflated.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// Name, kind, and what writes its lines.
+type Log = (&'static str, Kind, fn(usize) -> String);
+
 fn main() {
     println!("{:<28}{:>10}{:>14}{:>12}", "log", "MB/s", "events/s", "B/event");
-    let logs: &[(&str, Kind, fn(usize) -> String)] = &[
+    let logs: &[Log] = &[
         ("PostgreSQL, mixed", Kind::Postgres, postgres),
         ("PostgreSQL, second prefix", Kind::Postgres, postgres_long),
         ("PostgreSQL, pgaudit", Kind::Postgres, pgaudit),

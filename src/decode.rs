@@ -8,6 +8,7 @@ mod envelope;
 mod gzip;
 mod kpl;
 pub mod log;
+mod text;
 mod top;
 
 pub use document::{Progress, Stream};
@@ -101,6 +102,7 @@ pub type Sink<'s> = dyn FnMut(Item<'_>) + 's;
 pub struct Decoder {
     inflater: gzip::Inflater,
     pool: Vec<Vec<u8>>,
+    logs: log::LogDecoder,
 }
 
 impl Decoder {

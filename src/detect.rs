@@ -18,7 +18,7 @@ use index::{Index, Survivors};
 use predicate::Subject;
 
 /// Fields that every alert tells, whether a rule names them or not.
-pub const EVIDENCE_FIELDS: [&str; 12] = [
+pub const EVIDENCE_FIELDS: [&str; 13] = [
     "eventID",
     "eventTime",
     "eventSource",
@@ -31,6 +31,7 @@ pub const EVIDENCE_FIELDS: [&str; 12] = [
     "userIdentity.arn",
     "userIdentity.type",
     "sourceIPAddress",
+    "db.event",
 ];
 
 /// Immutable, shared by all workers.

@@ -63,7 +63,7 @@ fn replacement(found: &Captures) -> String {
 
 /// Exactly 40 characters, cases and digits mixed as random ones are: a hash in hex or a path is none.
 fn is_secret_key(run: &str) -> bool {
-    let count = |test: fn(&u8) -> bool| run.bytes().filter(|b| test(b)).count();
+    let count = |test: fn(&u8) -> bool| run.bytes().filter(test).count();
     run.len() == 40
         && count(u8::is_ascii_uppercase) >= 5
         && count(u8::is_ascii_lowercase) >= 5

@@ -14,6 +14,8 @@ pub struct Stream {
     array: Array,
     /// A line was found broken: from here on no text may reach beyond its line.
     bounded: bool,
+    /// A JSON text was read: what comes later is no log of lines.
+    json: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Decoder {
                     Some(at + 1)
                 }
                 (_, b'{') => self.document(data, at, stream, last, context, nesting, sink),
-                _ => self.other(data, at, last, context, sink),
+                _ => self.other(data, at, stream, last, context, sink),
             };
             match step {
                 Some(next) => at = next,
@@ -113,6 +115,7 @@ impl Decoder {
             return Some(end);
         }
         let scanned = scanned?;
+        stream.json = true;
         self.object(&data[at..scanned.end], at, &scanned, context, nesting, sink);
         Some(scanned.end)
     }
@@ -128,8 +131,16 @@ impl Decoder {
         }
     }
 
-    /// Neither JSON object nor array.
-    fn other(&mut self, data: &[u8], at: usize, last: bool, _context: &Context<'_>, sink: &mut Sink<'_>) -> Step {
+    /// Neither JSON object nor array: a log of lines from its beginning, or a line that nobody knows.
+    fn other(&mut self, data: &[u8], at: usize, stream: &Stream, last: bool, context: &Context<'_>, sink: &mut Sink<'_>) -> Step {
+        if stream.array == Array::Outside && !stream.json {
+            let end = if last { Some(data.len()) } else { memchr::memrchr(b'\n', data).map(|end| end + 1).filter(|end| *end > at + LOG_PIECE_BYTES) };
+            match end {
+                Some(end) if self.plain_log(&data[at..end], context, sink) => return Some(end),
+                None if super::log::detect("", "", &data[at..data.len().min(at + LOG_PIECE_BYTES)]).is_some() => return None,
+                _ => {}
+            }
+        }
         let end = match line_end(data, at) {
             Some(end) => end,
             None if last => data.len(),
@@ -227,6 +238,8 @@ fn or<'a>(first: &'a str, second: &'a str) -> &'a str {
 
 /// How CloudWatch Logs begins a payload.
 const ENVELOPE_LEAD: &[u8] = br#"{"messageType":"#;
+/// A log file is handed on in pieces of this size, cut at a line's end.
+const LOG_PIECE_BYTES: usize = 4 << 20;
 /// An object of fewer bytes is taken for whole without a look at its line.
 const BROKEN_LINE_BYTES: usize = 64 << 10;
 

@@ -14,13 +14,17 @@ const ID_LEAD: &[u8] = br#"{"id":""#;
 const TIME_LEAD: &[u8] = br#"","timestamp":"#;
 const MESSAGE_LEAD: &[u8] = br#","message":""#;
 
+/// How a log event that carries a CloudTrail record begins, and how far into the first one that is looked for.
+const RECORD_LEAD: &[u8] = br#""message":"{\"eventVersion\":"#;
+const HEAD_BYTES: usize = 256;
+
 /// A log event's members, raw.
 #[derive(Default, Clone, Copy)]
-struct LogEvent<'a> {
-    id: &'a str,
-    time_ms: i64,
+pub(super) struct LogEvent<'a> {
+    pub id: &'a str,
+    pub time_ms: i64,
     /// The message's content, escapes in place.
-    message: Option<&'a [u8]>,
+    pub message: Option<&'a [u8]>,
     extracted: Option<&'a [u8]>,
 }
 
@@ -46,7 +50,10 @@ impl Decoder {
                 _ => return Err(json::Malformed { at: member.value_at }),
             }
         };
-        if message_type != "DATA_MESSAGE" {
+        // Text logs are read as a whole, the general way.
+        let head = &data[events_at..data.len().min(events_at + HEAD_BYTES)];
+        let is_log = memchr::memmem::find(head, RECORD_LEAD).is_none() && self.route_of(&context, &data[events_at..]).is_some();
+        if message_type != "DATA_MESSAGE" || is_log {
             return Err(json::Malformed { at });
         }
         let end = self.events_in_place(data, events_at, &context, nesting, sink);
@@ -135,6 +142,9 @@ impl Decoder {
             sink(Item::Left(LeftOut::ControlMessage));
             return Ok(());
         }
+        if let Some(route) = self.route_of(context, events) {
+            return self.log_messages(&route, events, context, sink);
+        }
         for element in top::elements(events) {
             self.log_event(element, context, nesting, sink)?;
         }
@@ -169,7 +179,15 @@ impl Decoder {
             sink(Item::Event(cloudtrail(Body::Escaped(content), routing, *context)));
             return;
         }
-        self.unescaped(content, context, nesting, sink);
+        if matches!(content.trim_ascii_start().first(), Some(b'{' | b'[')) {
+            self.unescaped(content, context, nesting, sink);
+            return;
+        }
+        let mut plain = self.take();
+        plain.clear();
+        json::unescape(content, &mut plain);
+        Self::unknown_message(&plain, context, sink);
+        self.give(plain);
     }
 }
 
@@ -184,7 +202,7 @@ fn whole_record(content: &[u8]) -> Option<Routing> {
 }
 
 impl<'a> LogEvent<'a> {
-    fn read(element: &'a [u8]) -> Result<Self, json::Malformed> {
+    pub fn read(element: &'a [u8]) -> Result<Self, json::Malformed> {
         let mut event = Self::default();
         if !element.starts_with(b"{") {
             return Ok(event);

@@ -156,3 +156,25 @@ fn kinds_hold_without_order() {
     });
     assert_eq!(kinds, [Kind::CloudTrail]);
 }
+
+#[test]
+fn database_logs_in_envelopes_and_files() {
+    let line = "2026-11-24 02:52:55 UTC:127.0.0.1(46948):app@shop:[16230]:FATAL:  password authentication failed for user \"app\"";
+    let detail = "2026-11-24 02:52:55 UTC:127.0.0.1(46948):app@shop:[16230]:DETAIL:  Role \"app\" does not exist.";
+    let payload = cwl(&[line, detail]).replace("\"trail\"", "\"/aws/rds/instance/orders/postgresql\"");
+    let file = format!("{line}\n{detail}\n");
+    for data in [payload.as_bytes(), gz(payload.as_bytes()).as_slice(), file.as_bytes()] {
+        let mut seen = Vec::new();
+        Decoder::default().record(data, &mut |item| match item {
+            Item::Event(event) => {
+                let Body::Fields { fields, .. } = event.body else { panic!("{event:?}") };
+                let get = |name| fields.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| std::str::from_utf8(v).unwrap());
+                seen.push(format!("{} {} {} {}", event.logsource.product, get("db.event"), get("db.user"), get("db.reason")));
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(seen[0].starts_with("postgresql login_failed app"), "{seen:?}");
+    }
+    check(cwl(&["some service said something"]), &["Log 111122223333 some service said something"]);
+}

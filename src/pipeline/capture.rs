@@ -126,7 +126,10 @@ impl Detectors {
             id: self.text(found, "eventID", context.id),
             time: time::format(time_ms),
             source: self.text(found, "eventSource", context.log_group),
-            name: self.text(found, "eventName", found.event.logsource.service),
+            name: found
+                .first(self.evidence.id("eventName"))
+                .or(found.first(self.evidence.id("db.event")))
+                .map_or_else(|| found.event.logsource.service.to_owned(), |name| String::from_utf8_lossy(name).into_owned()),
         }
     }
 }

@@ -273,9 +273,9 @@ fn meter(value: i64, most: i64, bad: bool) -> String {
 
 fn size(bytes: u64) -> String {
     match bytes {
-        ..1_024 => format!("{bytes} B"),
-        ..1_048_576 => format!("{} KiB", bytes / 1_024),
-        ..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
         _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }
