@@ -222,7 +222,9 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
     {
         return "service";
     }
+    let by_machine = || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent));
     match kind {
+        b"IAMUser" if by_machine() => return "workload",
         b"Root" | b"IAMUser" | b"IdentityCenterUser" | b"SAMLUser" | b"Directory" => return "person",
         b"AssumedRole" | b"Role" | b"FederatedUser" | b"WebIdentityUser" => {}
         _ => return "unknown",
@@ -239,7 +241,7 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
     } else if !value("userIdentity.inScopeOf.issuerType").is_empty()
         || !value("userIdentity.sessionContext.ec2RoleDelivery").is_empty()
         || !value("userIdentity.sessionContext.webIdFederationData.federatedProvider").is_empty()
-        || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent))
+        || by_machine()
         || is_workload(session)
     {
         "workload"

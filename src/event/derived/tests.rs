@@ -75,6 +75,8 @@ fn addresses_and_callers() {
     assert_eq!(derive(r#"{"userIdentity":{"arn":"arn:aws:iam::1:user/jo"}}"#, "derived.principal.arn"), ["arn:aws:iam::1:user/jo"]);
     let terraform = r#"{"userIdentity":{"type":"AssumedRole","principalId":"AROAX:x"},"userAgent":"APN/1.0 HashiCorp/1.0 Terraform/1.9.5"}"#;
     assert_eq!(derive(terraform, "derived.principal.kind"), ["workload"]);
+    assert_eq!(derive(&terraform.replace("AssumedRole", "IAMUser"), "derived.principal.kind"), ["workload"]);
+    assert_eq!(derive(&terraform.replace("AssumedRole", "Root"), "derived.principal.kind"), ["person"]);
     for (identity, kind) in [
         (r#""type":"IAMUser""#, "person"),
         (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "service"),
