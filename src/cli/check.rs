@@ -1,6 +1,6 @@
 //! `check`: everything that is wrong or odd about rules, offline.
 //!
-//! In: folders of rules. Out: findings on stderr, a summary on stdout. Invariant: whatever passes here loads in `scan` and `run`.
+//! In: folders of rules, a config. Out: findings on stderr, a summary on stdout. Invariant: whatever passes here loads in `scan` and `run`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use super::emit;
 use super::rules::{colour, counted, inputs, unfit};
 use crate::pipeline::Detectors;
 use crate::rule::ast::Profile;
-use crate::rule::{self, Options};
+use crate::rule::{self, Lists, Options};
 
 /// Checks rules: errors that would stop a start, and warnings about rules that can't mean what they say.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub struct Args {
     /// Folders or files of rules; `builtin` names the built-in ones, as does leaving them out
     #[arg(value_name = "DIR")]
     rules: Vec<PathBuf>,
+    /// Checks this config too, with its lists and, unless a DIR is named, its folders of rules
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Warnings make exit code 1
     #[arg(long)]
     strict: bool,
@@ -27,10 +30,16 @@ pub struct Args {
 }
 
 /// # Errors
-/// stdout that can't be written.
+/// A config with errors, or stdout that can't be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let wanted = match &args.config {
+        Some(path) => super::run::load(path)?.rules,
+        None => crate::config::Rules::default(),
+    };
+    let folders = if args.rules.is_empty() { &wanted.folders } else { &args.rules };
     // All profiles: a rule that does not run today is checked too.
-    let mut loaded = rule::load(&inputs(&args.rules), &Options { profile: Profile::Paranoid, ..Options::default() });
+    let options = Options { lists: Lists::new(wanted.lists.clone()), profile: Profile::Paranoid };
+    let mut loaded = rule::load(&inputs(folders), &options);
     if !loaded.has_errors() {
         let errors = Detectors::new(&loaded.set).err().unwrap_or_default();
         loaded.diagnostics.extend(unfit(errors));
