@@ -3,7 +3,9 @@
 //! In: the text of one object. Out: values in `Slots`. Invariant: text that is not well-formed enough to know where each value
 //! ends gives `Malformed`, never a wrong value. Strings with bad escapes or lone surrogates are repaired with U+FFFD and go on.
 
+use super::scan::Blocks;
 use super::schema::{NodeId, Schema};
+use super::simd;
 use super::slots::{Slots, ValueKind};
 
 /// Objects and arrays inside each other beyond this are stepped over without looking for fields.
@@ -198,12 +200,16 @@ pub fn string(text: &[u8], first: usize) -> Result<(usize, bool), Malformed> {
     let mut at = first;
     let mut escaped = false;
     loop {
-        // Most strings are short: look at a few bytes before calling for the vector search.
         let rest = text.get(at..).ok_or(Malformed { at: text.len() })?;
-        let step = rest.iter().take(16).position(|b| matches!(b, b'"' | b'\\'));
-        let step = match step {
-            Some(step) => step,
-            None => rest.get(16..).and_then(|r| memchr::memchr2(b'"', b'\\', r)).ok_or(Malformed { at: text.len() })? + 16,
+        let step = match rest.first_chunk::<16>() {
+            Some(block) => match simd::stops(block) {
+                0 => {
+                    at += 16;
+                    continue;
+                }
+                stops => stops.trailing_zeros() as usize,
+            },
+            None => rest.iter().position(|b| matches!(b, b'"' | b'\\')).ok_or(Malformed { at: text.len() })?,
         };
         if rest[step] == b'"' {
             return Ok((at + step, escaped));
@@ -230,65 +236,110 @@ pub fn skip(text: &[u8], at: usize) -> Result<usize, Malformed> {
 }
 
 fn skip_nested(text: &[u8], start: usize) -> Result<usize, Malformed> {
-    let mut depth = 0usize;
-    let mut at = start;
-    while let Some(&byte) = text.get(at) {
-        match byte {
-            b'"' => at = string(text, at + 1)?.0,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Ok(at + 1);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    Err(Malformed { at: text.len() })
+    simd::skip(text, start).ok_or(Malformed { at: text.len() })
 }
 
 /// Appends the content of a JSON string with its escapes resolved. Bad escapes stay as they are; lone surrogates become U+FFFD.
 pub fn unescape(content: &[u8], out: &mut Vec<u8>) {
-    let mut rest = content;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        let (used, letter) = match rest.get(at + 1) {
-            Some(b'n') => (2, b'\n'),
-            Some(b't') => (2, b'\t'),
-            Some(b'r') => (2, b'\r'),
-            Some(b'b') => (2, 8),
-            Some(b'f') => (2, 12),
-            Some(b'u') => {
-                let used = unicode(&rest[at..], out);
-                rest = &rest[at + used..];
-                continue;
-            }
-            Some(&byte @ (b'"' | b'\\' | b'/')) => (2, byte),
-            _ => (1, b'\\'),
-        };
-        out.push(letter);
-        rest = &rest[at + used..];
-    }
-    out.extend_from_slice(rest);
+    simd::unescape(content, out);
 }
 
-/// One `\uXXXX` or a surrogate pair; answers how many bytes it took.
-fn unicode(escape: &[u8], out: &mut Vec<u8>) -> usize {
-    let Some(first) = hex4(escape.get(2..6)) else {
-        out.extend_from_slice(b"\\u");
-        return 2;
-    };
+/// What `Output::run` copies at once.
+const RUN_BYTES: usize = 32;
+
+#[inline(always)]
+pub(super) fn unescape_with<B: Blocks>(content: &[u8], out: &mut Vec<u8>) {
+    let begin = out.len();
+    // No escape grows: the content's length is enough.
+    out.resize(begin + content.len() + RUN_BYTES, 0);
+    let mut output = Output { content, from: 0, bytes: &mut out[begin..], to: 0 };
+    let mut seen = 0;
+    let mut at = 0;
+    while at < content.len() {
+        let mut rest = match content[at..].first_chunk::<64>() {
+            Some(block) => B::backslashes(block),
+            None => content[at..].iter().enumerate().fold(0, |mask, (i, byte)| mask | u64::from(*byte == b'\\') << i),
+        };
+        while rest != 0 {
+            let backslash = at + rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            if backslash >= seen {
+                seen = output.escape(backslash);
+            }
+        }
+        at += 64;
+    }
+    output.run(content.len());
+    let length = output.to;
+    out.truncate(begin + length);
+}
+
+/// The content up to `from` stands unescaped in the bytes up to `to`.
+struct Output<'a> {
+    content: &'a [u8],
+    from: usize,
+    bytes: &'a mut [u8],
+    to: usize,
+}
+
+impl Output<'_> {
+    /// Copies up to `end`. Short runs as one block of a fixed size, whose end the next run overwrites.
+    #[inline(always)]
+    fn run(&mut self, end: usize) {
+        let length = end - self.from;
+        let from = &self.content[self.from..];
+        let to = &mut self.bytes[self.to..];
+        match (from.first_chunk::<RUN_BYTES>(), to.first_chunk_mut::<RUN_BYTES>()) {
+            (Some(from), Some(to)) if length <= RUN_BYTES => *to = *from,
+            _ => to[..length].copy_from_slice(&from[..length]),
+        }
+        self.from = end;
+        self.to += length;
+    }
+
+    /// The escape at `backslash`; answers where it ends.
+    #[inline(always)]
+    fn escape(&mut self, backslash: usize) -> usize {
+        self.run(backslash);
+        if let Some(b'"' | b'\\' | b'/') = self.content.get(backslash + 1) {
+            // The letter begins the next run.
+            self.from = backslash + 1;
+            return backslash + 2;
+        }
+        self.other(backslash)
+    }
+
+    #[inline(never)]
+    fn other(&mut self, backslash: usize) -> usize {
+        let (used, letter) = match self.content.get(backslash + 1) {
+            Some(b'n') => (2, '\n'),
+            Some(b't') => (2, '\t'),
+            Some(b'r') => (2, '\r'),
+            Some(b'b') => (2, '\u{8}'),
+            Some(b'f') => (2, '\u{c}'),
+            Some(b'u') => match unicode(&self.content[backslash..]) {
+                Some(escape) => escape,
+                None => return backslash + 2,
+            },
+            // It stays, and what follows it too.
+            _ => return backslash + 1,
+        };
+        self.to += letter.encode_utf8(&mut self.bytes[self.to..]).len();
+        self.from = backslash + used;
+        self.from
+    }
+}
+
+/// One `\uXXXX` or a surrogate pair: how many bytes it takes, and what it means.
+fn unicode(escape: &[u8]) -> Option<(usize, char)> {
+    let first = hex4(escape.get(2..6))?;
     let pair = (0xd800..0xdc00).contains(&first) && escape.get(6..8) == Some(br"\u");
     let second = if pair { hex4(escape.get(8..12)).filter(|s| (0xdc00..0xe000).contains(s)) } else { None };
     let (used, code) = match second {
         Some(second) => (12, 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)),
         None => (6, first),
     };
-    let letter = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-    out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
-    used
+    Some((used, char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)))
 }
 
 fn hex4(digits: Option<&[u8]>) -> Option<u32> {

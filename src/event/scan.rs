@@ -6,6 +6,8 @@
 //! Method: 64 bytes at a time become bit masks of quotes, backslashes and brackets (Langdale & Lemire, "Parsing Gigabytes of JSON
 //! per Second", 2019); strings are found by a prefix xor, here also one escape level deeper than usual.
 
+mod canonical;
+
 use super::simd::{self, Masks};
 
 /// What is known of one path without a parse.
@@ -38,6 +40,10 @@ pub struct Routing {
     pub identity_type: Known,
     pub user_agent: Known,
     pub error_code: Known,
+    /// `sourceIPAddress`.
+    pub source_address: Known,
+    /// `userIdentity.arn`.
+    pub identity_arn: Known,
 }
 
 /// How the text is written.
@@ -63,37 +69,47 @@ pub fn scan(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
     simd::run(buffer, start, level)
 }
 
+/// The bytes before a block that its masks depend on.
+pub(super) const LEAD: usize = 5;
+/// A block of 64 bytes behind its lead.
+pub(super) type Window = [u8; LEAD + 64];
+
+/// The window of the block at `at`, zeros where the buffer has no bytes.
+#[inline(always)]
+fn window<'w>(buffer: &'w [u8], at: usize, room: &'w mut Window) -> &'w Window {
+    if let Some(window) = at.checked_sub(LEAD).and_then(|from| buffer[from..].first_chunk()) {
+        return window;
+    }
+    *room = [0; LEAD + 64];
+    let (from, to) = (at.saturating_sub(LEAD), buffer.len().min(at + 64));
+    room[LEAD - (at - from)..][..to - from].copy_from_slice(&buffer[from..to]);
+    room
+}
+
 /// Turns blocks of 64 bytes into masks.
 pub(super) trait Blocks {
-    /// `previous` is the byte before the block.
-    fn masks(block: &[u8; 64], previous: u8) -> Masks;
+    fn masks(window: &Window) -> Masks;
+    /// Quotes and backslashes.
+    fn stops(block: &[u8; 32]) -> u32;
+    fn backslashes(block: &[u8; 64]) -> u64;
+    /// Inside an escaped text: quotes that may end it (no backslash or more than one before them), `u` behind a backslash, and
+    /// `Masks::candidate`.
+    fn attention(window: &Window) -> u64;
+    /// Bit i of the answer: is the number of set bits up to i odd?
+    fn prefix_xor(bits: u64) -> u64;
 }
 
 #[inline(always)]
 pub(super) fn scan_with<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) -> Option<Scanned> {
-    let mut state = State { buffer, start, depth: 0, in_string: false, routing: Routing::missing(), seen: 0, ambiguous: false, values_to: 0 };
-    let mut previous_backslashes = 0u64;
-    let mut at = start;
-    let mut previous = 0u8;
-    let mut tail = [0u8; 64];
-    while at < buffer.len() {
-        let (block, length) = match buffer[at..].first_chunk::<64>() {
-            Some(block) => (block, 64),
-            None => {
-                let rest = &buffer[at..];
-                tail[..rest.len()].copy_from_slice(rest);
-                (&tail, rest.len())
-            }
-        };
-        let masks = B::masks(block, previous);
-        if let Some(done) = state.block::<ESCAPED>(at, length, &masks, previous_backslashes) {
-            return done.finish::<ESCAPED>(&state);
-        }
-        previous_backslashes = masks.backslash >> 62;
-        previous = block[63];
-        at += 64;
+    match canonical::scan::<B, ESCAPED>(buffer, start) {
+        Some(scanned) => Some(scanned),
+        None => general::<B, ESCAPED>(buffer, start),
     }
-    None
+}
+
+#[inline(never)]
+fn general<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) -> Option<Scanned> {
+    State::new(buffer, start).run::<B, ESCAPED>(start)
 }
 
 /// Where a block's scan stopped.
@@ -138,18 +154,8 @@ struct State<'a> {
 impl Routing {
     fn missing() -> Self {
         let m = Known::Missing;
-        Self { event_source: m, event_name: m, identity_type: m, user_agent: m, error_code: m }
+        Self { event_source: m, event_name: m, identity_type: m, user_agent: m, error_code: m, source_address: m, identity_arn: m }
     }
-}
-
-#[inline(always)]
-fn prefix_xor(mut bits: u64) -> u64 {
-    bits ^= bits << 1;
-    bits ^= bits << 2;
-    bits ^= bits << 4;
-    bits ^= bits << 8;
-    bits ^= bits << 16;
-    bits ^ (bits << 32)
 }
 
 #[inline(always)]
@@ -157,10 +163,33 @@ fn below(bit: u32) -> u64 {
     (1u64 << bit).wrapping_sub(1)
 }
 
-impl State<'_> {
+impl<'a> State<'a> {
+    #[inline(always)]
+    fn new(buffer: &'a [u8], start: usize) -> Self {
+        let routing = Routing::missing();
+        Self { buffer, start, depth: 0, in_string: false, routing, seen: 0, ambiguous: false, values_to: 0 }
+    }
+
+    /// From `at`, which is outside of strings.
+    #[inline(always)]
+    fn run<B: Blocks, const ESCAPED: bool>(mut self, mut at: usize) -> Option<Scanned> {
+        let buffer = self.buffer;
+        let mut carried = 0u64;
+        let mut room = [0; LEAD + 64];
+        while at < buffer.len() {
+            let masks = B::masks(window(buffer, at, &mut room));
+            if let Some(done) = self.block::<B, ESCAPED>(at, buffer.len() - at, &masks, carried) {
+                return done.finish::<ESCAPED>(&self);
+            }
+            carried = masks.backslash >> 62;
+            at += 64;
+        }
+        None
+    }
+
     /// One block. `carried`: the last two bits of the block before's backslashes.
     #[inline(always)]
-    fn block<const ESCAPED: bool>(&mut self, at: usize, length: usize, masks: &Masks, carried: u64) -> Option<Stop> {
+    fn block<B: Blocks, const ESCAPED: bool>(&mut self, at: usize, length: usize, masks: &Masks, carried: u64) -> Option<Stop> {
         let one = masks.backslash << 1 | carried >> 1;
         let two = masks.backslash << 2 | carried;
         let quote = masks.quote;
@@ -176,12 +205,12 @@ impl State<'_> {
         } else {
             u64::MAX
         };
-        let strings = prefix_xor(delimiters) ^ if self.in_string { u64::MAX } else { 0 };
+        let strings = B::prefix_xor(delimiters) ^ if self.in_string { u64::MAX } else { 0 };
         let open = masks.open & !strings & valid;
         let close = masks.close & !strings & valid;
         let candidates = masks.candidate & strings & valid;
         if candidates != 0 {
-            self.candidates::<ESCAPED>(at, candidates, open, close);
+            self.candidates::<B, ESCAPED>(at, candidates, open, close);
         }
         if (masks.unicode & one & valid) != 0 {
             self.unicode::<ESCAPED>(at, masks.unicode & one & valid);
@@ -204,7 +233,7 @@ impl State<'_> {
             let bit = hard.trailing_zeros();
             hard &= hard - 1;
             let quote = at + bit as usize;
-            let run = self.buffer[self.start..quote].iter().rev().take_while(|&&b| b == b'\\').count();
+            let run = run_before(self.buffer, self.start, quote);
             if ESCAPED {
                 if run % 2 == 0 {
                     *ends |= 1 << bit;
@@ -239,65 +268,43 @@ impl State<'_> {
             let bit = hits.trailing_zeros();
             hits &= hits - 1;
             let letter = at + bit as usize;
-            let run = self.buffer[self.start..letter].iter().rev().take_while(|&&b| b == b'\\').count();
+            let run = run_before(self.buffer, self.start, letter);
             let outer = ESCAPED && run % 2 == 1;
             let inner = if ESCAPED { run / 2 % 2 == 1 } else { run % 2 == 1 };
             if self.ambiguous || outer {
                 self.ambiguous = true;
             } else if inner && letter >= self.values_to {
-                self.ambiguous = self.in_key::<ESCAPED>(letter);
+                self.ambiguous = in_key::<ESCAPED>(self.buffer, self.start, letter, &mut self.values_to);
             }
         }
-    }
-
-    /// Is the string around `from` followed by a colon? Unsure counts as yes.
-    fn in_key<const ESCAPED: bool>(&mut self, from: usize) -> bool {
-        let mut at = from;
-        while let Some(step) = memchr::memchr(b'"', &self.buffer[at..]) {
-            let quote = at + step;
-            let run = self.buffer[self.start..quote].iter().rev().take_while(|&&b| b == b'\\').count();
-            let delimiter = if ESCAPED { run % 2 == 0 || (run - 1) / 2 % 2 == 0 } else { run % 2 == 0 };
-            if delimiter {
-                self.values_to = quote;
-                return !matches!(self.buffer.get(quote + 1), Some(b',' | b'}' | b']'));
-            }
-            at = quote + 1;
-        }
-        true
     }
 
     #[inline(always)]
-    fn candidates<const ESCAPED: bool>(&mut self, at: usize, mut candidates: u64, open: u64, close: u64) {
+    fn candidates<B: Blocks, const ESCAPED: bool>(&mut self, at: usize, mut candidates: u64, open: u64, close: u64) {
         while candidates != 0 {
             let bit = candidates.trailing_zeros();
             candidates &= candidates - 1;
             let depth = self.depth + i64::from((open & below(bit)).count_ones()) - i64::from((close & below(bit)).count_ones());
-            if depth == 1 || depth == 2 {
-                self.candidate::<ESCAPED>(at + bit as usize, depth);
+            if depth == 1 {
+                self.candidate::<B, ESCAPED>(at + bit as usize);
             }
         }
     }
 
-    /// `at` is the second letter of a pair that occurs in a routing key.
-    fn candidate<const ESCAPED: bool>(&mut self, at: usize, depth: i64) {
-        let (key, offset): (&[u8], usize) = match self.buffer[at] {
-            b'S' => (b"eventSource", 5),
-            b'N' => (b"eventName", 5),
-            b'I' => (b"userIdentity", 4),
-            b'A' => (b"userAgent", 4),
-            b'C' => (b"errorCode", 5),
-            _ => (b"type", 3),
-        };
-        let type_key = offset == 3;
-        if (depth == 2) != type_key {
+    /// `at` is a letter that may be the capital inside a routing key.
+    #[inline(never)]
+    fn candidate<B: Blocks, const ESCAPED: bool>(&mut self, at: usize) {
+        let Some((key, first)) = key_at(self.buffer, at) else { return };
+        if first < self.start + if ESCAPED { 2 } else { 1 } || !opens::<ESCAPED>(self.buffer, self.start, first) {
             return;
         }
-        let quotes = if ESCAPED { 2 } else { 1 };
-        let Some(first) = at.checked_sub(offset).filter(|f| *f >= self.start + quotes) else { return };
-        if !self.buffer[first..].starts_with(key) || !opens::<ESCAPED>(self.buffer, self.start, first) {
+        let end = first + key.name().len();
+        if key == Key::Identity && self.buffer.get(end) == Some(&b'.') {
+            // `userIdentity.type` as one key counts where there is no `type` in `userIdentity`.
+            self.forget_identity();
             return;
         }
-        let Some(after) = closes::<ESCAPED>(self.buffer, first + key.len()) else { return };
+        let Some(after) = closes::<ESCAPED>(self.buffer, end) else { return };
         match self.buffer.get(after) {
             Some(b':') => {}
             // A string value, not a key.
@@ -307,48 +314,143 @@ impl State<'_> {
                 return;
             }
         }
-        self.key::<ESCAPED>(self.buffer[at], after + 1);
+        self.key::<B, ESCAPED>(key, after + 1);
+    }
+
+    fn forget_identity(&mut self) {
+        self.seen |= Key::Identity as u8;
+        self.routing.identity_type = Known::Unknown;
+        self.routing.identity_arn = Known::Unknown;
     }
 
     /// A routing key at its own depth; its value begins at `value`.
-    fn key<const ESCAPED: bool>(&mut self, letter: u8, value: usize) {
-        let bit = match letter {
-            b'S' => 1,
-            b'N' => 2,
-            b'I' => 4,
-            b'A' => 8,
-            b'C' => 16,
-            _ => {
-                // `type` at depth 2: harmless only where it is the one that was read behind `userIdentity`.
-                let quotes = if ESCAPED { 2 } else { 1 };
-                let read = matches!(self.routing.identity_type, Known::Text { start, .. } if self.start + start as usize == value + quotes);
-                if !read {
-                    self.routing.identity_type = Known::Unknown;
-                    self.seen |= 32;
+    fn key<B: Blocks, const ESCAPED: bool>(&mut self, key: Key, value: usize) {
+        let again = self.seen & key as u8 != 0;
+        self.seen |= key as u8;
+        let place = match key {
+            Key::Source => &mut self.routing.event_source,
+            Key::Name => &mut self.routing.event_name,
+            Key::Agent => &mut self.routing.user_agent,
+            Key::Error => &mut self.routing.error_code,
+            Key::Address => &mut self.routing.source_address,
+            Key::Identity => {
+                self.forget_identity();
+                if !again && let Some((kind, arn)) = canonical::identity::<B, ESCAPED>(self.buffer, self.start, value) {
+                    self.routing.identity_type = kind;
+                    self.routing.identity_arn = arn;
                 }
                 return;
             }
         };
-        let again = self.seen & bit != 0;
-        self.seen |= bit;
-        let known = if again { Known::Unknown } else { string_value::<ESCAPED>(self.buffer, self.start, value) };
-        match letter {
-            b'S' => self.routing.event_source = known,
-            b'N' => self.routing.event_name = known,
-            b'A' => self.routing.user_agent = known,
-            b'C' => self.routing.error_code = known,
-            _ => self.routing.identity_type = if again { Known::Unknown } else { self.identity_type::<ESCAPED>(value) },
-        }
+        *place = if again { Known::Unknown } else { string_value::<ESCAPED>(self.buffer, self.start, value) };
     }
+}
 
-    /// `{"type":"…"` directly behind `userIdentity`.
-    fn identity_type<const ESCAPED: bool>(&self, value: usize) -> Known {
-        let lead: &[u8] = if ESCAPED { br#"{\"type\":"# } else { br#"{"type":"# };
-        if self.seen & 32 == 0 && self.buffer[value..].starts_with(lead) {
-            return string_value::<ESCAPED>(self.buffer, self.start, value + lead.len());
+/// The keys at depth 1 that lead to routing values. Each is one bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Source = 1,
+    Name = 2,
+    Identity = 4,
+    Agent = 8,
+    Error = 16,
+    Address = 32,
+}
+
+impl Key {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Key::Source => b"eventSource",
+            Key::Name => b"eventName",
+            Key::Identity => b"userIdentity",
+            Key::Agent => b"userAgent",
+            Key::Error => b"errorCode",
+            Key::Address => b"sourceIPAddress",
         }
-        Known::Unknown
     }
+}
+
+/// The routing key whose capital stands at `at`, and where it begins.
+fn key_at(buffer: &[u8], at: usize) -> Option<(Key, usize)> {
+    let (key, offset) = match buffer[at] {
+        b'S' => (Key::Source, 5),
+        b'N' => (Key::Name, 5),
+        b'I' => (Key::Identity, 4),
+        b'A' => (Key::Agent, 4),
+        b'C' => (Key::Error, 5),
+        b'P' => (Key::Address, 7),
+        _ => return None,
+    };
+    let first = at.checked_sub(offset)?;
+    buffer[first..].starts_with(key.name()).then_some((key, first))
+}
+
+/// One past the object or array at `at`. Any other signs may stand inside; only strings are minded.
+#[inline(always)]
+pub(super) fn skip_with<B: Blocks>(text: &[u8], mut at: usize) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0u32, 0u64, 0u64);
+    let mut room = [0; LEAD + 64];
+    while at < text.len() {
+        let masks = B::masks(window(text, at, &mut room));
+        let strings = B::prefix_xor(masks.quote & !escapes(masks.backslash, &mut escaped)) ^ in_string;
+        let (open, close) = (masks.open & !strings, masks.close & !strings);
+        if depth <= close.count_ones() {
+            let mut rest = open | close;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                if open >> bit & 1 != 0 {
+                    depth += 1;
+                } else if depth <= 1 {
+                    return Some(at + bit as usize + 1);
+                } else {
+                    depth -= 1;
+                }
+            }
+        } else {
+            depth = depth + open.count_ones() - close.count_ones();
+        }
+        in_string = ((strings as i64) >> 63) as u64;
+        at += 64;
+    }
+    None
+}
+
+/// The bytes that a backslash before them escapes. `first`: is the block's first byte one of them, and then of the next block's.
+/// The method is that of simdjson: a carry runs through each row of backslashes and tells odd rows from even ones.
+#[inline(always)]
+fn escapes(backslash: u64, first: &mut u64) -> u64 {
+    const EVEN: u64 = 0x5555_5555_5555_5555;
+    if backslash == 0 {
+        return std::mem::take(first);
+    }
+    let backslash = backslash & !*first;
+    let follows = backslash << 1 | *first;
+    let odd_starts = backslash & !EVEN & !follows;
+    let (even_rows, carry) = odd_starts.overflowing_add(backslash);
+    *first = u64::from(carry);
+    (EVEN ^ even_rows << 1) & follows
+}
+
+/// How many backslashes stand right before `at`.
+fn run_before(buffer: &[u8], start: usize, at: usize) -> usize {
+    buffer[start..at].iter().rev().take_while(|&&b| b == b'\\').count()
+}
+
+/// Is the string around `from` followed by a colon? Unsure counts as yes. `values_to`: where the string ends, if it is a value.
+fn in_key<const ESCAPED: bool>(buffer: &[u8], start: usize, from: usize, values_to: &mut usize) -> bool {
+    let mut at = from;
+    while let Some(step) = memchr::memchr(b'"', &buffer[at..]) {
+        let quote = at + step;
+        let run = run_before(buffer, start, quote);
+        let delimiter = if ESCAPED { run % 2 == 0 || (run - 1) / 2 % 2 == 0 } else { run % 2 == 0 };
+        if delimiter {
+            *values_to = quote;
+            return !matches!(buffer.get(quote + 1), Some(b',' | b'}' | b']'));
+        }
+        at = quote + 1;
+    }
+    true
 }
 
 /// Is there a string's opening quote right before `first`?

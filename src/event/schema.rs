@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 /// Names a field within one schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldId(pub u16);
@@ -14,7 +16,7 @@ const MAX_LITERAL_STEPS: usize = 5;
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     names: Vec<Box<str>>,
-    ids: HashMap<Box<str>, FieldId>,
+    ids: HashMap<Box<str>, FieldId, RandomState>,
     nodes: Vec<Node>,
     /// `derived.foreign_account.<field>`: the field and the derived one.
     foreign: Vec<(FieldId, FieldId)>,
@@ -25,8 +27,11 @@ pub type NodeId = u32;
 
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// Sorted by (length, bytes).
     children: Vec<(Box<[u8]>, NodeId)>,
+    /// Open addressing over `children`, a power of two with at least half of it free: index + 1, 0 is free.
+    table: Box<[u16]>,
+    /// Of each child, by which it is found.
+    digests: Vec<Digest>,
     /// The field that ends here, and whether every dot of its name was a step (else it is the fallback of B1 in SIGMA.md).
     field: Option<(FieldId, bool)>,
     /// Bit n: some child's key has n bytes (63 stands for 63 and more): most keys are dismissed by it.
@@ -106,18 +111,13 @@ impl Schema {
     }
 
     fn child_or_new(&mut self, node: NodeId, key: &[u8]) -> NodeId {
-        let found = self.nodes[node as usize].children.binary_search_by(|(k, _)| order(k, key));
-        match found {
-            Ok(at) => self.nodes[node as usize].children[at].1,
-            Err(at) => {
-                let new = self.nodes.len() as NodeId;
-                self.nodes.push(Node::default());
-                let parent = &mut self.nodes[node as usize];
-                parent.children.insert(at, (key.into(), new));
-                parent.lengths |= length_bit(key);
-                new
-            }
+        if let Some(found) = self.child(node, key) {
+            return found;
         }
+        let new = self.nodes.len() as NodeId;
+        self.nodes.push(Node::default());
+        self.nodes[node as usize].add(key, new);
+        new
     }
 
     #[inline]
@@ -126,7 +126,15 @@ impl Schema {
         if node.lengths & length_bit(key) == 0 {
             return None;
         }
-        node.children.binary_search_by(|(k, _)| order(k, key)).ok().map(|at| node.children[at].1)
+        let digest = Digest::of(key);
+        let mut at = digest.slot();
+        loop {
+            let child = usize::from(node.table[at & (node.table.len() - 1)]).checked_sub(1)?;
+            if node.digests[child] == digest && (key.len() <= 16 || *node.children[child].0 == *key) {
+                return Some(node.children[child].1);
+            }
+            at += 1;
+        }
     }
 
     #[inline]
@@ -145,9 +153,48 @@ fn length_bit(key: &[u8]) -> u64 {
     1 << key.len().min(63)
 }
 
-#[inline]
-fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+impl Node {
+    fn add(&mut self, key: &[u8], child: NodeId) {
+        self.children.push((key.into(), child));
+        self.digests.push(Digest::of(key));
+        self.lengths |= length_bit(key);
+        let size = (self.children.len() * 2).next_power_of_two();
+        self.table = vec![0; size].into();
+        for (index, digest) in self.digests.iter().enumerate() {
+            let mut at = digest.slot();
+            while self.table[at & (size - 1)] != 0 {
+                at += 1;
+            }
+            self.table[at & (size - 1)] = u16::try_from(index + 1).expect("rule sets name fewer than 65,536 fields");
+        }
+    }
+}
+
+/// A key's length, its first and its last eight bytes: up to sixteen bytes that is all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Digest {
+    first: u64,
+    last: u64,
+    length: usize,
+}
+
+impl Digest {
+    #[inline]
+    fn of(key: &[u8]) -> Self {
+        let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+        let (first, last) = match (key.first_chunk(), key.last_chunk(), key.first_chunk(), key.last_chunk()) {
+            (Some(first), Some(last), ..) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            (None, None, Some(first), Some(last)) => (four(first), four(last)),
+            _ => (key.iter().fold(0, |bytes, byte| bytes << 8 | u64::from(*byte)), 0),
+        };
+        Self { first, last, length: key.len() }
+    }
+
+    #[inline]
+    fn slot(&self) -> usize {
+        let mixed = (self.first ^ self.last.rotate_left(23) ^ self.length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 40) as usize
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! The one module with `unsafe`: `cargo bench --bench core` shows what the vector code gains.
 #![allow(unsafe_code)]
 
-use super::scan::{Blocks, Level, Scanned, scan_with};
+use super::json;
+use super::scan::{self, Blocks, LEAD, Level, Scanned, Window, scan_with};
 
 /// Bit i stands for byte i of the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,39 +18,115 @@ pub(super) struct Masks {
     pub close: u64,
     /// The letter `u`, which behind a backslash is a Unicode escape.
     pub unicode: u64,
-    /// The second letter of a pair that a routing key contains: tS, tN, rI, rA, rC, pe.
+    /// A capital of a routing key by its low four bits and the letter five before it: e….S, e….N, e….C, "….I, "….A, u….P. Some
+    /// other signs pass too.
     pub candidate: u64,
 }
+
+/// By the low four bits of a byte: the capital there (the bit that tells C from S left out), or 0.
+const CAPITALS: [u8; 16] = [b'P' & FOLD, b'A', 0, b'C', 0, 0, 0, 0, 0, b'I', 0, 0, 0, 0, b'N', 0];
+/// By the same: the letter five before.
+const BEFORE: [u8; 16] = [b'u', b'"', 0, b'e', 0, 0, 0, 0, 0, b'"', 0, 0, 0, 0, b'e', 0];
+const FOLD: u8 = 0xef;
 
 /// Byte by byte: the definition.
 pub(super) struct Portable;
 
 impl Blocks for Portable {
     #[inline(always)]
-    fn masks(block: &[u8; 64], previous: u8) -> Masks {
+    fn masks(window: &Window) -> Masks {
         let mut masks = Masks { quote: 0, backslash: 0, open: 0, close: 0, unicode: 0, candidate: 0 };
-        let mut before = previous;
-        for (i, &byte) in block.iter().enumerate() {
-            let pair = matches!((before, byte), (b't', b'S' | b'N') | (b'r', b'I' | b'A' | b'C') | (b'p', b'e'));
+        for i in 0..64 {
+            let byte = window[LEAD + i];
+            let low = usize::from(byte & 15);
+            let capital = byte < 0x80 && CAPITALS[low] == byte & FOLD && BEFORE[low] == window[i];
             masks.quote |= u64::from(byte == b'"') << i;
             masks.backslash |= u64::from(byte == b'\\') << i;
             masks.open |= u64::from(byte == b'{' || byte == b'[') << i;
             masks.close |= u64::from(byte == b'}' || byte == b']') << i;
             masks.unicode |= u64::from(byte == b'u') << i;
-            masks.candidate |= u64::from(pair) << i;
-            before = byte;
+            masks.candidate |= u64::from(capital) << i;
         }
         masks
     }
+
+    #[inline(always)]
+    fn stops(block: &[u8; 32]) -> u32 {
+        block.iter().enumerate().fold(0, |mask, (i, byte)| mask | u32::from(matches!(byte, b'"' | b'\\')) << i)
+    }
+
+    #[inline(always)]
+    fn backslashes(block: &[u8; 64]) -> u64 {
+        block.iter().enumerate().fold(0, |mask, (i, byte)| mask | u64::from(*byte == b'\\') << i)
+    }
+
+    #[inline(always)]
+    fn attention(window: &Window) -> u64 {
+        let masks = Self::masks(window);
+        let backslash = |before: usize| window[LEAD - before..][..64].iter().enumerate().fold(0, |mask, (i, b)| mask | u64::from(*b == b'\\') << i);
+        let (one, two) = (backslash(1), backslash(2));
+        masks.quote & !one | one & (masks.unicode | masks.quote & two) | masks.candidate
+    }
+
+    #[inline(always)]
+    fn prefix_xor(mut bits: u64) -> u64 {
+        for shift in [1, 2, 4, 8, 16, 32] {
+            bits ^= bits << shift;
+        }
+        bits
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("pclmulqdq")
 }
 
 pub(super) fn run(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("popcnt") {
+    if has_avx2() {
         // SAFETY: the processor has the features that `run` is compiled for.
         return unsafe { avx2::run(buffer, start, level) };
     }
     run_with::<Portable>(buffer, start, level)
+}
+
+/// See `json::unescape`.
+pub(super) fn unescape(content: &[u8], out: &mut Vec<u8>) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the processor has the features that `unescape` is compiled for.
+        return unsafe { avx2::unescape(content, out) };
+    }
+    json::unescape_with::<Portable>(content, out);
+}
+
+/// See `scan::skip_with`.
+pub(super) fn skip(text: &[u8], at: usize) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the processor has the features that `skip` is compiled for.
+        return unsafe { avx2::skip(text, at) };
+    }
+    scan::skip_with::<Portable>(text, at)
+}
+
+/// Quotes and backslashes; bit i stands for byte i.
+#[inline(always)]
+pub(super) fn stops(block: &[u8; 16]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE2; the load is the block.
+    unsafe {
+        use std::arch::x86_64::*;
+        let bytes = _mm_loadu_si128(block.as_ptr().cast());
+        let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
+        _mm_movemask_epi8(_mm_or_si128(is(b'"'), is(b'\\'))) as u32
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    block.iter().enumerate().fold(0, |mask, (i, byte)| mask | u32::from(matches!(byte, b'"' | b'\\')) << i)
 }
 
 #[inline(always)]
@@ -64,38 +141,92 @@ pub(super) fn run_with<B: Blocks>(buffer: &[u8], start: usize, level: Level) -> 
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Blocks, Level, Masks, Scanned, run_with};
+    use super::{BEFORE, Blocks, CAPITALS, FOLD, LEAD, Level, Masks, Scanned, Window, run_with};
 
-    #[target_feature(enable = "avx2,bmi1,popcnt")]
+    #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
     pub(super) fn run(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
         run_with::<Avx2>(buffer, start, level)
     }
 
-    /// Only reached through `run`, hence with AVX2 at hand.
+    #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
+    pub(super) fn unescape(content: &[u8], out: &mut Vec<u8>) {
+        super::json::unescape_with::<Avx2>(content, out);
+    }
+
+    #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
+    pub(super) fn skip(text: &[u8], at: usize) -> Option<usize> {
+        super::scan::skip_with::<Avx2>(text, at)
+    }
+
+    /// Only reached through the three above, hence with AVX2 at hand.
     struct Avx2;
 
     impl Blocks for Avx2 {
         #[inline(always)]
-        fn masks(block: &[u8; 64], previous: u8) -> Masks {
-            // SAFETY: AVX2 is there (see `Avx2`); both loads lie within the 64 bytes.
+        fn masks(window: &Window) -> Masks {
+            // SAFETY: AVX2 is there (see `Avx2`); the loads lie within the window.
             unsafe {
-                let low = _mm256_loadu_si256(block.as_ptr().cast());
-                let high = _mm256_loadu_si256(block.as_ptr().add(32).cast());
+                let (low, high) = load(window, 0);
                 let case = _mm256_set1_epi8(0x20);
                 let (low_folded, high_folded) = (_mm256_or_si256(low, case), _mm256_or_si256(high, case));
-                // Byte i of `before` is byte i − 1 of the block.
-                let before_low = _mm256_alignr_epi8::<15>(low, _mm256_permute2x128_si256::<0x08>(low, low));
-                let before_low = _mm256_or_si256(before_low, _mm256_zextsi128_si256(_mm_cvtsi32_si128(i32::from(previous))));
-                let before_high = _mm256_alignr_epi8::<15>(high, _mm256_permute2x128_si256::<0x21>(low, high));
+                let (low_before, high_before) = load(window, LEAD);
                 Masks {
                     quote: equal(low, high, b'"'),
                     backslash: equal(low, high, b'\\'),
                     open: equal(low_folded, high_folded, b'{'),
                     close: equal(low_folded, high_folded, b'}'),
                     unicode: equal(low, high, b'u'),
-                    candidate: join(pairs(before_low, low), pairs(before_high, high)),
+                    candidate: join(candidates(low_before, low), candidates(high_before, high)),
                 }
             }
+        }
+
+        #[inline(always)]
+        fn stops(block: &[u8; 32]) -> u32 {
+            // SAFETY: AVX2 is there; the load is the block.
+            unsafe {
+                let bytes = _mm256_loadu_si256(block.as_ptr().cast());
+                _mm256_movemask_epi8(_mm256_or_si256(is(bytes, b'"'), is(bytes, b'\\'))) as u32
+            }
+        }
+
+        #[inline(always)]
+        fn backslashes(block: &[u8; 64]) -> u64 {
+            // SAFETY: AVX2 is there; both loads lie within the block.
+            unsafe {
+                let from = block.as_ptr();
+                equal(_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast()), b'\\')
+            }
+        }
+
+        #[inline(always)]
+        fn attention(window: &Window) -> u64 {
+            // SAFETY: AVX2 is there; the loads lie within the window.
+            unsafe {
+                let (low, high) = load(window, 0);
+                let (low_one, high_one) = load(window, 1);
+                let (low_two, high_two) = load(window, 2);
+                let (low_before, high_before) = load(window, LEAD);
+                let low = _mm256_or_si256(candidates(low_before, low), escapes(low, low_one, low_two));
+                let high = _mm256_or_si256(candidates(high_before, high), escapes(high, high_one, high_two));
+                if _mm256_testz_si256(_mm256_or_si256(low, high), _mm256_set1_epi8(-1)) != 0 { 0 } else { join(low, high) }
+            }
+        }
+
+        #[inline(always)]
+        fn prefix_xor(bits: u64) -> u64 {
+            // SAFETY: the carry-less multiplication is there (see `Avx2`).
+            unsafe { _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(_mm_cvtsi64_si128(bits as i64), _mm_set1_epi8(-1))) as u64 }
+        }
+    }
+
+    /// The 64 bytes of a window that lie `before` bytes before its block's.
+    #[inline(always)]
+    unsafe fn load(window: &Window, before: usize) -> (__m256i, __m256i) {
+        // SAFETY: the caller has AVX2 and asks for no more than the lead.
+        unsafe {
+            let from = window.as_ptr().add(LEAD - before);
+            (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast()))
         }
     }
 
@@ -106,26 +237,37 @@ mod avx2 {
     }
 
     #[inline(always)]
+    unsafe fn is(bytes: __m256i, byte: u8) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8)) }
+    }
+
+    #[inline(always)]
     unsafe fn equal(low: __m256i, high: __m256i, byte: u8) -> u64 {
         // SAFETY: the caller has AVX2.
+        unsafe { join(is(low, byte), is(high, byte)) }
+    }
+
+    /// `before`: the bytes five before.
+    #[inline(always)]
+    unsafe fn candidates(before: __m256i, bytes: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2; the tables are of 16 bytes.
         unsafe {
-            let byte = _mm256_set1_epi8(byte as i8);
-            join(_mm256_cmpeq_epi8(low, byte), _mm256_cmpeq_epi8(high, byte))
+            let table = |t: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(t.as_ptr().cast()));
+            let folded = _mm256_and_si256(bytes, _mm256_set1_epi8(FOLD as i8));
+            let capital = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&CAPITALS), bytes), folded);
+            _mm256_and_si256(capital, _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&BEFORE), bytes), before))
         }
     }
 
-    /// 0xff where the byte and the one before it are one of the pairs.
+    /// See `Blocks::attention`. `one`, `two`: the bytes one and two before.
     #[inline(always)]
-    unsafe fn pairs(before: __m256i, byte: __m256i) -> __m256i {
+    unsafe fn escapes(bytes: __m256i, one: __m256i, two: __m256i) -> __m256i {
         // SAFETY: the caller has AVX2.
         unsafe {
-            let is = |v: __m256i, b: u8| _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b as i8));
-            let after_t = _mm256_or_si256(is(byte, b'S'), is(byte, b'N'));
-            let after_r = _mm256_or_si256(_mm256_or_si256(is(byte, b'I'), is(byte, b'A')), is(byte, b'C'));
-            let t = _mm256_and_si256(is(before, b't'), after_t);
-            let r = _mm256_and_si256(is(before, b'r'), after_r);
-            let p = _mm256_and_si256(is(before, b'p'), is(byte, b'e'));
-            _mm256_or_si256(_mm256_or_si256(t, r), p)
+            let (quote, backslash) = (is(bytes, b'"'), is(one, b'\\'));
+            let behind = _mm256_or_si256(is(bytes, b'u'), _mm256_and_si256(quote, is(two, b'\\')));
+            _mm256_or_si256(_mm256_andnot_si256(backslash, quote), _mm256_and_si256(backslash, behind))
         }
     }
 }
