@@ -3,12 +3,13 @@
 //! In: `rule::ast`. Out: `CompiledRule` and the fields it needs in the schema. Invariant: a compiled rule means what the tree says;
 //! the one thing that can fail is a regular expression too large for its bound.
 
+use memchr::memmem::Finder;
 use regex::bytes::RegexBuilder;
 
 use super::Nested;
-use super::predicate::{Matcher, Matchers, Predicate, Subject};
+use super::predicate::{Expression, Matcher, Matchers, Predicate, Subject};
 use super::{Scratchpad, text::TextMatcher};
-use crate::event::{Schema, derived};
+use crate::event::{Known, Routing, Schema, derived};
 use crate::rule::ast::{Block, Condition, Item, LogSource, Rule, Selection, Span, Spanned, Target, Test};
 
 /// A regular expression's compiled size in bytes, at most.
@@ -33,7 +34,21 @@ pub(super) struct CompiledRule {
     pub root: Node,
     /// Bits of the derived fields it names.
     pub derived: u32,
+    /// Bits of the `ROUTED_FIELDS` that it tests.
+    pub routes: u8,
+    /// Keys that an event it matches must have; of each group, one.
+    pub needs: Box<[Box<[Finder<'static>]>]>,
 }
+
+impl CompiledRule {
+    /// Could the keys of `body` suffice? `body`: JSON text, escaped or not, with no key that has letters spelled as `\u….`.
+    pub fn finds_its_keys(&self, body: &[u8]) -> bool {
+        self.needs.iter().all(|group| group.iter().any(|key| key.find(body).is_some()))
+    }
+}
+
+/// Groups of keys that are looked for, and keys in a group, at most: a look takes a tenth of a parse.
+const MAX_NEEDS: usize = 2;
 
 #[derive(Debug)]
 pub(super) enum Node {
@@ -45,10 +60,33 @@ pub(super) enum Node {
     Any(Box<[Node]>),
 }
 
-/// The routing values: `None` unknown, `Some(None)` missing.
-pub(super) type KnownValues<'a> = [Option<Option<&'a [u8]>>; ROUTED_FIELDS.len()];
+/// The fields that events are routed by. The first `MEMO_FIELDS` decide most rules, and few combinations of them occur.
+pub(super) const ROUTED_FIELDS: [&str; 7] =
+    ["eventSource", "eventName", "userIdentity.type", "userAgent", "errorCode", "sourceIPAddress", "userIdentity.arn"];
+pub(super) const MEMO_FIELDS: usize = 3;
 
-pub(super) const ROUTED_FIELDS: [&str; 5] = ["eventSource", "eventName", "userIdentity.type", "userAgent", "errorCode"];
+/// An event's routing values.
+#[derive(Clone, Copy)]
+pub(super) struct KnownValues<'a> {
+    pub body: &'a [u8],
+    pub routing: &'a Routing,
+    /// Of the fields from here on nothing is told.
+    pub fields: usize,
+}
+
+impl<'a> KnownValues<'a> {
+    /// `None` unknown, `Some(None)` missing. Text that isn't ASCII is left to the full parse, which repairs it first.
+    #[inline]
+    pub fn get(&self, route: usize) -> Option<Option<&'a [u8]>> {
+        let r = self.routing;
+        let place = [&r.event_source, &r.event_name, &r.identity_type, &r.user_agent, &r.error_code, &r.source_address, &r.identity_arn];
+        match place[..self.fields].get(route)? {
+            Known::Unknown => None,
+            Known::Missing => Some(None),
+            known => known.text(self.body).filter(|t| t.is_ascii()).map(Some),
+        }
+    }
+}
 
 impl Node {
     pub fn holds(&self, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
@@ -64,10 +102,44 @@ impl Node {
     pub fn on_known(&self, known: &KnownValues<'_>, pad: &mut Scratchpad) -> Option<bool> {
         match self {
             Node::Test(_) => None,
-            Node::Routed(route, predicate) => predicate.on_known(known[*route]?, pad),
+            Node::Routed(route, predicate) => predicate.on_known(known.get(*route)?, pad),
             Node::Not(node) => node.on_known(known, pad).map(|held| !held),
             Node::All(nodes) => settle(nodes, known, pad, false),
             Node::Any(nodes) => settle(nodes, known, pad, true),
+        }
+    }
+}
+
+impl Node {
+    fn routes(&self) -> u8 {
+        match self {
+            Node::Test(_) => 0,
+            Node::Routed(route, _) => 1 << route,
+            Node::Not(node) => node.routes(),
+            Node::All(nodes) | Node::Any(nodes) => nodes.iter().fold(0, |routes, node| routes | node.routes()),
+        }
+    }
+
+    /// Appends groups of keys such that an event for which the node holds has one key of each group.
+    fn needs(&self, schema: &Schema, groups: &mut Vec<Vec<String>>) {
+        match self {
+            Node::Test(predicate) => groups.extend(predicate.key(schema).map(|key| vec![key.to_owned()])),
+            Node::Routed(..) | Node::Not(_) => {}
+            Node::All(nodes) => nodes.iter().for_each(|node| node.needs(schema, groups)),
+            Node::Any(nodes) => {
+                let one = |node: &Node| {
+                    let mut own = Vec::new();
+                    node.needs(schema, &mut own);
+                    own.into_iter().max_by_key(|group| group.iter().map(String::len).min())
+                };
+                let keys: Option<Vec<_>> = nodes.iter().map(one).collect();
+                groups.extend(keys.filter(|keys| !keys.is_empty()).map(|keys| {
+                    let mut keys = keys.concat();
+                    keys.sort_unstable();
+                    keys.dedup();
+                    keys
+                }));
+            }
         }
     }
 }
@@ -86,7 +158,7 @@ fn settle(nodes: &[Node], known: &KnownValues<'_>, pad: &mut Scratchpad, decides
 }
 
 pub(super) fn rule(rule: &Rule, schema: &mut Schema) -> Result<CompiledRule, Failure> {
-    let mut compiler = Compiler { schema, derived: 0 };
+    let mut compiler = Compiler { schema: &mut *schema, derived: 0 };
     let selections = rule.selections.iter();
     let mut roots = Vec::with_capacity(rule.conditions.len());
     for condition in &rule.conditions {
@@ -94,7 +166,15 @@ pub(super) fn rule(rule: &Rule, schema: &mut Schema) -> Result<CompiledRule, Fai
     }
     let root = if roots.len() == 1 { roots.remove(0) } else { Node::Any(roots.into()) };
     let derived = compiler.derived;
-    Ok(CompiledRule { logsource: words(&rule.logsource), root, derived })
+    let mut needs = Vec::new();
+    root.needs(schema, &mut needs);
+    needs.retain(|group| group.len() <= MAX_NEEDS);
+    // The longest are the rarest.
+    needs.sort_by_key(|group| std::cmp::Reverse(group.iter().map(|key| key.len()).min()));
+    needs.truncate(MAX_NEEDS);
+    let needs = needs.iter().map(|group| group.iter().map(|key| Finder::new(key).into_owned()).collect()).collect();
+    let routes = root.routes();
+    Ok(CompiledRule { logsource: words(&rule.logsource), root, derived, routes, needs })
 }
 
 fn words(logsource: &LogSource) -> [Option<Box<str>>; 3] {
@@ -130,8 +210,8 @@ impl Compiler<'_> {
         Ok(match block {
             Block::All(items) => {
                 let mut nodes = items.iter().map(|i| self.item(i)).collect::<Result<Vec<_>, _>>()?;
-                // What routing can decide goes first.
-                nodes.sort_by_key(|n| !matches!(n, Node::Routed(..)));
+                // What routing can decide goes first, and of that what the memo doesn't know.
+                nodes.sort_by_key(|n| if let Node::Routed(route, _) = n { ROUTED_FIELDS.len() - route } else { ROUTED_FIELDS.len() + 1 });
                 if nodes.len() == 1 { nodes.remove(0) } else { Node::All(nodes.into()) }
             }
             Block::Any(blocks) => Node::Any(blocks.iter().map(|b| self.block(b)).collect::<Result<Vec<_>, _>>()?.into()),
@@ -170,8 +250,16 @@ impl Compiler<'_> {
                     .multi_line(*multi_line)
                     .dot_matches_new_line(*dot_all)
                     .size_limit(REGEX_SIZE_LIMIT)
-                    .build();
-                Matcher::Regex(Box::new(regex.map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?))
+                    .build()
+                    .map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?;
+                let tree = regex_syntax::ParserBuilder::new()
+                    .utf8(false)
+                    .case_insensitive(*ignore_case)
+                    .multi_line(*multi_line)
+                    .dot_matches_new_line(*dot_all)
+                    .build()
+                    .parse(source);
+                Matcher::Regex(Box::new(Expression::new(regex, tree.ok().as_ref())))
             }
             Test::Compare { op, number, .. } => Matcher::Compare { op: *op, number: *number },
             Test::Cidr(net) => Matcher::Cidr(*net),
@@ -192,15 +280,24 @@ impl Compiler<'_> {
 }
 
 fn gather(matchers: Vec<Matcher>, all: bool) -> Matchers {
+    if all || matchers.len() < 2 {
+        return Matchers::List(matchers);
+    }
     let word = |m: &Matcher| match m {
         Matcher::Text(text) => text.folded_literal().map(Box::from),
         _ => None,
     };
-    if all || matchers.len() < WORDS_FROM {
-        return Matchers::List(matchers);
+    if matchers.len() >= WORDS_FROM
+        && let Some(words) = matchers.iter().map(word).collect::<Option<_>>()
+    {
+        return Matchers::Words(words);
     }
-    match matchers.iter().map(word).collect::<Option<_>>() {
-        Some(words) => Matchers::Words(words),
+    let pattern = |m: &Matcher| match m {
+        Matcher::Text(text) if text.folds() => Some(text.clone()),
+        _ => None,
+    };
+    match matchers.iter().map(pattern).collect() {
+        Some(patterns) => Matchers::Patterns(patterns),
         None => Matchers::List(matchers),
     }
 }

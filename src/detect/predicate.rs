@@ -5,11 +5,13 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use memchr::memmem::Finder;
 use regex::bytes::Regex;
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::text::{self, TextMatcher};
 use super::{Nested, Scratchpad};
-use crate::event::{FieldId, Slots, Value, ValueKind, json, time};
+use crate::event::{FieldId, Schema, Slots, Value, ValueKind, json, time};
 use crate::rule::ast::{Affix, Comparison, TimePart};
 
 /// The event as predicates see it.
@@ -32,6 +34,8 @@ pub(super) struct Predicate {
 pub(super) enum Matchers {
     /// Whole values, folded; worth a set from a handful on.
     Words(HashSet<Box<[u8]>, foldhash::fast::RandomState>),
+    /// Patterns to which case doesn't matter: the text is folded once for all of them.
+    Patterns(Vec<TextMatcher>),
     List(Vec<Matcher>),
 }
 
@@ -42,13 +46,43 @@ pub(super) enum Matcher {
     Bool(bool),
     Null,
     Exists(bool),
-    Regex(Box<Regex>),
+    Regex(Box<Expression>),
     Compare { op: Comparison, number: f64 },
     Cidr(ipnet::IpNet),
     FieldRef { field: FieldId, how: Affix, cased: bool },
     Time { part: TimePart, op: Comparison, value: i64 },
     Element { every: bool, nested: Box<Nested> },
     Never,
+}
+
+/// A regular expression and letters that stand in every text that it matches.
+#[derive(Debug)]
+pub(super) struct Expression {
+    regex: Regex,
+    needs: Option<Finder<'static>>,
+}
+
+impl Expression {
+    /// `tree`: what `regex` was made of, if known.
+    pub fn new(regex: Regex, tree: Option<&Hir>) -> Self {
+        let needs = tree.and_then(inner_literal).map(|literal| Finder::new(literal).into_owned());
+        Self { regex, needs }
+    }
+
+    fn is_match(&self, text: &[u8]) -> bool {
+        self.needs.as_ref().is_none_or(|needs| needs.find(text).is_some()) && self.regex.is_match(text)
+    }
+}
+
+/// The longest literal that each match contains.
+fn inner_literal(tree: &Hir) -> Option<&[u8]> {
+    match tree.kind() {
+        HirKind::Literal(literal) => Some(&literal.0),
+        HirKind::Concat(parts) => parts.iter().filter_map(inner_literal).max_by_key(|literal| literal.len()),
+        HirKind::Capture(capture) => inner_literal(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => inner_literal(&repetition.sub),
+        _ => None,
+    }
 }
 
 impl Predicate {
@@ -58,6 +92,7 @@ impl Predicate {
                 .slots
                 .get(field)
                 .any(|v| subject.slots.text(subject.text, v).is_some_and(|t| v.kind != ValueKind::Object && contains(words, t, pad))),
+            (Matchers::Patterns(patterns), Some(field)) => subject.slots.get(field).any(|v| Self::patterns_on_value(patterns, v, subject, pad)),
             (Matchers::List(list), Some(field)) if self.all => list.iter().all(|m| m.holds(field, subject, pad)),
             (Matchers::List(list), Some(field)) => list.iter().any(|m| m.holds(field, subject, pad)),
             (_, None) => self.keywords(subject, pad),
@@ -65,17 +100,54 @@ impl Predicate {
         found != self.negated
     }
 
+    fn patterns_on_value(patterns: &[TextMatcher], value: &Value, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
+        let Some(text) = subject.slots.text(subject.text, value) else { return false };
+        if value.kind != ValueKind::Object {
+            return any(patterns, text, pad);
+        }
+        let mut compact = std::mem::take(&mut pad.compact);
+        compact.clear();
+        json::compact(text, &mut compact);
+        let held = any(patterns, &compact, pad);
+        pad.compact = compact;
+        held
+    }
+
     fn keywords(&self, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
-        let Matchers::List(list) = &self.matchers else { return false };
+        let list = match &self.matchers {
+            Matchers::List(list) => list,
+            Matchers::Patterns(patterns) => {
+                return json::leaves(subject.text, &mut pad.leaf, |text| patterns.iter().any(|p| p.is_match(text, &mut pad.fold)));
+            }
+            Matchers::Words(words) => {
+                return json::leaves(subject.text, &mut pad.leaf, |text| words.contains(text::fold(text, &mut pad.fold)));
+            }
+        };
         let mut one = |m: &Matcher| json::leaves(subject.text, &mut pad.leaf, |text| m.on_text(text, &mut pad.fold));
         if self.all { list.iter().all(&mut one) } else { list.iter().any(&mut one) }
+    }
+
+    /// The last step of its field's name, if an event for which it holds must have a value there: then these letters stand in the
+    /// event's text as they are, unless they are spelled as `\u…`.
+    pub fn key<'s>(&self, schema: &'s Schema) -> Option<&'s str> {
+        let name = schema.name(self.field?);
+        let key = name.rsplit('.').next()?;
+        let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        let valued = |m: &Matcher| !matches!(m, Matcher::Null | Matcher::Exists(false));
+        let needed = match &self.matchers {
+            Matchers::Words(_) | Matchers::Patterns(_) => true,
+            Matchers::List(list) if self.all => list.iter().any(valued),
+            Matchers::List(list) => list.iter().all(valued),
+        };
+        (plain && needed && !self.negated && !name.starts_with("derived.")).then_some(key)
     }
 
     /// With only the routing value of its field at hand: `None` if that can't tell.
     pub fn on_known(&self, text: Option<&[u8]>, pad: &mut Scratchpad) -> Option<bool> {
         let found = match (&self.matchers, text) {
             (Matchers::Words(words), Some(text)) => contains(words, text, pad),
-            (Matchers::Words(_), None) => false,
+            (Matchers::Patterns(patterns), Some(text)) => any(patterns, text, pad),
+            (Matchers::Words(_) | Matchers::Patterns(_), None) => false,
             (Matchers::List(list), text) => {
                 let mut sure = Some(self.all);
                 for matcher in list {
@@ -93,6 +165,11 @@ impl Predicate {
         };
         Some(found != self.negated)
     }
+}
+
+fn any(patterns: &[TextMatcher], text: &[u8], pad: &mut Scratchpad) -> bool {
+    let text = text::fold(text, &mut pad.fold);
+    patterns.iter().any(|pattern| pattern.is_match_folded(text))
 }
 
 fn contains(words: &HashSet<Box<[u8]>, foldhash::fast::RandomState>, text: &[u8], pad: &mut Scratchpad) -> bool {
@@ -141,7 +218,7 @@ impl Matcher {
             Matcher::Text(matcher) => matcher.is_match(text, fold),
             Matcher::Number(lexeme) => number_equals(lexeme, text),
             Matcher::Bool(value) => text.eq_ignore_ascii_case(if *value { b"true" } else { b"false" }),
-            Matcher::Regex(regex) => regex.is_match(text),
+            Matcher::Regex(expression) => expression.is_match(text),
             Matcher::Compare { op, number } => number_of(text).is_some_and(|n| compare(n, *op, *number)),
             Matcher::Cidr(net) => address(text).is_some_and(|a| net.contains(&a)),
             Matcher::Time { part, op, value } => time_part(text, *part).is_some_and(|is| compare(is as f64, *op, *value as f64)),

@@ -54,6 +54,11 @@ impl TextMatcher {
         }
     }
 
+    /// Does case not matter to it?
+    pub fn folds(&self) -> bool {
+        !self.cased
+    }
+
     /// `buffer` is only a place to fold in.
     pub fn is_match(&self, text: &[u8], buffer: &mut Vec<u8>) -> bool {
         match &self.shape {
@@ -67,7 +72,11 @@ impl TextMatcher {
             }
             _ => {}
         }
-        let text = if self.cased { text } else { fold(text, buffer) };
+        self.is_match_folded(if self.cased { text } else { fold(text, buffer) })
+    }
+
+    /// `text` is folded already, or case matters.
+    pub fn is_match_folded(&self, text: &[u8]) -> bool {
         match &self.shape {
             Shape::Anything => true,
             Shape::Whole(literal) => text == &**literal,
