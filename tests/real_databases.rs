@@ -6,7 +6,12 @@
 #[path = "support/tools.rs"]
 mod tools;
 
-use std::{collections::BTreeMap, net::TcpListener, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
+    path::Path,
+    process::Command,
+};
 
 use trailwarden::decode::log::{Batch, LogDecoder, Piece, detect};
 
@@ -67,6 +72,40 @@ fn check(events: &[Fields], expected: &[(&[(&str, &str)], usize)]) {
     }
 }
 
+/// The titles of what the built-in detectors find in the log, carried in a CloudWatch Logs payload.
+fn alerts(log_group: &str, text: &[u8], folder: &Path) -> BTreeSet<String> {
+    let mut messages: Vec<String> = Vec::new();
+    for line in String::from_utf8_lossy(text).split_inclusive('\n') {
+        match messages.last_mut() {
+            Some(last) if !starts_with_digit(line.as_bytes()) => last.push_str(line),
+            _ => messages.push(line.to_owned()),
+        }
+    }
+    let entry = |(at, message): (usize, &String)| serde_json::json!({"id": format!("{at:056}"), "timestamp": 1_764_000_000_000_i64 + at as i64, "message": message.trim_end_matches('\n')});
+    let payload = serde_json::json!({
+        "messageType": "DATA_MESSAGE", "owner": "111122223333", "logGroup": log_group, "logStream": "shop", "subscriptionFilters": ["f"],
+        "logEvents": messages.iter().enumerate().map(entry).collect::<Vec<_>>(),
+    });
+    let file = folder.join("payload.json");
+    std::fs::write(&file, payload.to_string()).unwrap();
+    let scan = Command::new(env!("CARGO_BIN_EXE_trailwarden")).args(["scan", "--format", "json"]).arg(&file).output().unwrap();
+    let found = String::from_utf8_lossy(&scan.stdout);
+    let title = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["rule"]["title"].as_str().unwrap().to_owned();
+    found.lines().map(title).collect()
+}
+
+/// What both attacks consist of.
+const ATTACK: [&str; 8] = [
+    "Administrator rights given inside a database",
+    "Audit switched off inside the database",
+    "Database login succeeded after many failures",
+    "Database password guessing from one address",
+    "Database runs a program or touches the server's files",
+    "Someone writes false lines into a database's log",
+    "Tables dropped one after the other",
+    "Tables of a database dumped",
+];
+
 fn starts_with_digit(line: &[u8]) -> bool {
     line.first().is_some_and(u8::is_ascii_digit)
 }
@@ -79,6 +118,7 @@ fn postgres_attacked() {
     }
     let text = std::fs::read(folder.path().join("attack.log")).unwrap();
     assert!(!String::from_utf8_lossy(&text).contains("hunter2secret"), "pgaudit itself hides passwords");
+    assert_eq!(alerts("/aws/rds/instance/shop/postgresql", &text, folder.path()), ATTACK.map(str::to_owned).into());
     let events = decode("/aws/rds/instance/shop/postgresql", &text, starts_with_digit);
     check(
         &events,
@@ -112,6 +152,7 @@ fn mariadb_attacked() {
         return;
     }
     let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(alerts("/aws/rds/instance/shop/audit", &read("attack.audit.log"), folder.path()), ATTACK.map(str::to_owned).into());
     let events = decode("/aws/rds/instance/shop/audit", &read("attack.audit.log"), starts_with_digit);
     check(
         &events,
