@@ -13,7 +13,10 @@ use std::{
     process::Command,
 };
 
-use trailwarden::decode::log::{Batch, LogDecoder, Piece, detect};
+use trailwarden::{
+    decode::{Decoder, Item},
+    event::Body,
+};
 
 type Fields = BTreeMap<&'static str, String>;
 
@@ -43,22 +46,43 @@ fn run(script: &str, programs: &[&str], folder: &Path) -> Option<()> {
     Some(())
 }
 
-/// Decodes a log as one record of a log group, each entry a message of its own.
+/// Carries a log in gzipped CloudWatch Logs payloads, each entry a message of its own, and decodes those.
 fn decode(log_group: &str, text: &[u8], begins: fn(&[u8]) -> bool) -> Vec<Fields> {
-    let mut pieces = Vec::new();
-    let mut at = 0;
+    let mut messages: Vec<Vec<u8>> = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        if begins(line) || pieces.is_empty() {
-            pieces.push(Piece { start: at as u32, time_ms: 0 });
+        match messages.last_mut() {
+            Some(last) if !begins(line) => last.extend_from_slice(line),
+            _ => messages.push(line.to_vec()),
         }
-        at += line.len();
     }
-    let route = detect(log_group, "stream", text).unwrap_or_else(|| panic!("{log_group} isn't known"));
     let mut events = Vec::new();
-    LogDecoder::default().decode(&Batch { route: &route, text, pieces: &pieces, stream: 1, now_ms: 0 }, |event| {
-        events.push(event.iter().map(|(tax, value)| (tax.as_str(), String::from_utf8_lossy(value).into_owned())).collect());
+    let mut decoder = Decoder::default();
+    decoder.record(&payload(log_group, &messages), &mut |item| {
+        let Item::Event(event) = item else { panic!("not an event: {item:?}") };
+        assert!(event.context.id.starts_with("id-") && event.context.time_ms > 0 && event.context.log_group == log_group, "{event:?}");
+        let Body::Fields { fields, .. } = event.body else { panic!("not a log's event: {event:?}") };
+        events.push(fields.iter().map(|(name, value)| (*name, String::from_utf8_lossy(value).into_owned())).collect());
     });
     events
+}
+
+/// What a subscription puts into Kinesis.
+fn payload(log_group: &str, messages: &[Vec<u8>]) -> Vec<u8> {
+    let message = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(bytes)).into_owned();
+    let events: Vec<_> = messages
+        .iter()
+        .enumerate()
+        .map(|(index, bytes)| serde_json::json!({"id": format!("id-{index}"), "timestamp": 1_795_488_775_000u64, "message": message(bytes)}))
+        .collect();
+    let payload = serde_json::json!({
+        "messageType": "DATA_MESSAGE", "owner": "123456789012", "logGroup": log_group, "logStream": "shop", "subscriptionFilters": ["all"], "logEvents": events,
+    });
+    let plain = serde_json::to_vec(&payload).unwrap();
+    let mut packer = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut packed = vec![0; packer.gzip_compress_bound(plain.len())];
+    let length = packer.gzip_compress(&plain, &mut packed).unwrap();
+    packed.truncate(length);
+    packed
 }
 
 /// How many events have all of these values; an empty one means absent.

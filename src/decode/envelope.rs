@@ -25,7 +25,7 @@ pub(super) struct LogEvent<'a> {
     pub time_ms: i64,
     /// The message's content, escapes in place.
     pub message: Option<&'a [u8]>,
-    extracted: Option<&'a [u8]>,
+    pub extracted: Option<&'a [u8]>,
 }
 
 impl Decoder {

@@ -11,6 +11,7 @@ pub mod flow;
 mod json;
 mod mysql;
 mod neptune;
+mod plain;
 mod postgres;
 mod redis;
 mod redshift;
@@ -137,6 +138,8 @@ impl LogDecoder {
             Kind::NeptuneAudit => neptune::decode(&mut self.fields, &mut sink),
             Kind::RedisSlow => redis::decode(&mut self.fields, &mut sink, true),
             Kind::RedisEngine => redis::decode(&mut self.fields, &mut sink, false),
+            Kind::IamRefusals => plain::decode(&mut self.fields, &mut sink, true),
+            Kind::Plain => plain::decode(&mut self.fields, &mut sink, false),
             Kind::FlowLog => self.flow.decode(&mut self.fields, &mut sink, self.flow_format.as_ref()),
         }
         outcome

@@ -15,6 +15,9 @@ const FIRST_BYTES: usize = 4096;
 /// One message of a payload.
 struct Message<'a> {
     id: &'a str,
+    /// Where logs of many accounts are gathered in one, the account and region that it came from; else empty.
+    account: &'a str,
+    region: &'a str,
     piece: Piece,
 }
 
@@ -23,7 +26,9 @@ impl Decoder {
     pub(super) fn route_of(&mut self, context: &Context<'_>, events: &[u8]) -> Option<Route> {
         let first = top::elements(events).next()?;
         let content = top::member(first, "message").and_then(top::string_content)?;
-        if content.first() == Some(&b'{') && !context.log_group.starts_with("/aws/") {
+        // ElastiCache and MemoryDB write JSON, too, into groups that the user names.
+        let is_cache = || memchr::memmem::find(&content[..content.len().min(256)], b"ClusterId").is_some();
+        if content.first() == Some(&b'{') && !context.log_group.starts_with("/aws/") && !is_cache() {
             return None;
         }
         let mut plain = self.take();
@@ -42,7 +47,9 @@ impl Decoder {
         for element in top::elements(events) {
             let event = super::envelope::LogEvent::read(element)?;
             let Some(content) = event.message else { continue };
-            messages.push(Message { id: event.id, piece: Piece { start: text.len() as u32, time_ms: event.time_ms } });
+            let origin = |name| event.extracted.map_or("", |extracted| top::plain_text(top::member(extracted, name)));
+            let piece = Piece { start: text.len() as u32, time_ms: event.time_ms };
+            messages.push(Message { id: event.id, account: origin("@aws.account"), region: origin("@aws.region"), piece });
             json::unescape(content, &mut text);
             text.push(b'\n');
         }
@@ -51,7 +58,10 @@ impl Decoder {
         let batch = Batch { route, text: &text, pieces: &pieces, stream: stream_hash(context), now_ms };
         let mut part_id = String::new();
         self.logs.decode(&batch, |event| {
-            let id = messages.get(event.piece).map_or("", |m| m.id);
+            let message = messages.get(event.piece);
+            let id = message.map_or("", |m| m.id);
+            let account = message.map_or("", |m| m.account);
+            let region = message.map_or("", |m| m.region);
             part_id.clear();
             if event.part > 0 {
                 part_id.push_str(id);
@@ -60,7 +70,9 @@ impl Decoder {
             }
             let id = if event.part > 0 { part_id.as_str() } else { id };
             let time_ms = event.time_ms.unwrap_or(context.time_ms);
-            emit(event, Context { id, time_ms, ..*context }, sink);
+            let account = if account.is_empty() { context.account } else { account };
+            let region = if region.is_empty() { context.region } else { region };
+            emit(event, Context { id, time_ms, account, region, ..*context }, sink);
         });
         self.give(text);
         Ok(())

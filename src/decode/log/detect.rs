@@ -22,6 +22,10 @@ pub enum Kind {
     NeptuneAudit,
     RedisSlow,
     RedisEngine,
+    /// RDS' `iam-db-auth-error`.
+    IamRefusals,
+    /// A database's log without a parser of its own.
+    Plain,
     FlowLog,
 }
 
@@ -41,6 +45,8 @@ impl Kind {
         Kind::NeptuneAudit,
         Kind::RedisSlow,
         Kind::RedisEngine,
+        Kind::IamRefusals,
+        Kind::Plain,
         Kind::FlowLog,
     ];
 
@@ -54,6 +60,7 @@ impl Kind {
             Kind::DocdbAudit | Kind::DocdbProfiler => "docdb",
             Kind::NeptuneAudit => "neptune",
             Kind::RedisSlow | Kind::RedisEngine => "redis",
+            Kind::IamRefusals | Kind::Plain => "rds",
             Kind::FlowLog => "aws",
         }
     }
@@ -72,6 +79,8 @@ impl Kind {
             Kind::DocdbProfiler => "profiler",
             Kind::RedisSlow => "slow-log",
             Kind::RedisEngine => "engine-log",
+            Kind::IamRefusals => "iam-db-auth-error",
+            Kind::Plain => "other",
             Kind::FlowLog => "vpcflow",
         }
     }
@@ -90,14 +99,14 @@ impl Kind {
             Kind::DocdbProfiler => is_json && has(b"\"op\""),
             Kind::RedisSlow => {
                 if is_json {
-                    has(b"\"Command\"")
+                    has(b"ClusterId\"") && has(b"\"Command\"")
                 } else {
                     looks_like_slow_text(text)
                 }
             }
             Kind::RedisEngine => {
                 if is_json {
-                    has(b"\"LogLevel\"")
+                    has(b"ClusterId\"") && has(b"\"LogLevel\"")
                 } else {
                     looks_like_engine_text(text)
                 }
@@ -154,7 +163,8 @@ fn by_group(log_group: &str, log_stream: &str, first_bytes: &[u8]) -> Option<Rou
         ("rds", "audit") => Kind::MysqlAudit,
         ("rds", "general") => Kind::MysqlGeneral,
         ("rds", "slowquery") => Kind::MysqlSlow,
-        ("rds", "iam-db-auth-error" | "instance") => by_content(first_bytes)?,
+        ("rds", "iam-db-auth-error") => Kind::IamRefusals,
+        ("rds", "instance" | "alert" | "listener" | "trace" | "oemagent" | "diag.log" | "notify.log") => Kind::Plain,
         // SQL Server and MySQL share a name; only the bytes tell them apart.
         ("rds", "error") if looks_like_sqlserver(first_bytes) => Kind::SqlServer,
         ("rds", "error") => Kind::MysqlError,
@@ -231,8 +241,7 @@ fn by_time(line: &[u8]) -> Option<Kind> {
     if word.iter().all(u8::is_ascii_digit) && memchr::memchr(b'[', rest).is_some() && !word.is_empty() && !word.contains(&b':') {
         return Some(Kind::MysqlError);
     }
-    // A zone and the rest of PostgreSQL's prefix, or, in a download, the whole line behind the exporter's time.
-    (memchr::memchr(b':', rest).is_some()).then_some(Kind::Postgres)
+    super::postgres::begins(line).then_some(Kind::Postgres)
 }
 
 /// `2024-01-02 03:04:05.67 Logon       Error: …`: two digits of a second, then a source.
@@ -320,11 +329,15 @@ mod tests {
             ("2018-12-27T11:14:54.687513Z\t   48 Connect\tx", Kind::MysqlGeneral),
             ("2026-11-24  2:54:31 8 [Warning] x", Kind::MysqlError),
             ("2026-11-24 02:52:12.345 UTC::@:[1]:2:", Kind::Postgres),
+            ("2026-11-24T02:52:12.345Z 2026-11-24 02:52:12 UTC:10.0.0.7(1):a@b:[1]:LOG:  x", Kind::Postgres),
             ("# User@Host: x", Kind::MysqlSlow),
             ("18780:M 24 Nov 2026 02:54:03.880 # x", Kind::RedisEngine),
             ("'2020-01-24T10:00:00Z UTC [ db=dev user=u pid=1 userid=1 xid=2 ]' LOG: select 1", Kind::RedshiftActivity),
         ] {
             assert_eq!(by_content(text.as_bytes()), Some(kind), "{text}");
+        }
+        for text in ["2026-11-24 02:52:12 INFO starting: x", "hello", "[1,2]", "1,2,3", ""] {
+            assert_eq!(by_content(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -26,6 +26,11 @@ use crate::decode::log::tax::Tax;
 /// No further entry in the chain.
 const NONE: u32 = u32::MAX;
 
+/// Whether a line begins with one of the two prefixes' unforgeable parts.
+pub(super) fn begins(line: &[u8]) -> bool {
+    prefix::start(line, 0).is_some()
+}
+
 /// Buffers kept between batches.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
