@@ -5,6 +5,7 @@
 #![cfg(feature = "demo")]
 
 mod support {
+    pub mod proxy;
     pub mod servers;
     pub mod tools;
 }
@@ -24,7 +25,10 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::json;
-use support::servers;
+use support::{
+    proxy::{Proxy, Spoil},
+    servers,
+};
 use tokio::time::sleep;
 use trailwarden::{
     demo::endpoint::{Endpoint, Faults, Options},
@@ -39,7 +43,7 @@ use trailwarden::{
     position::Position,
     source::{
         Batch,
-        kinesis::{Config, Consumer, Start},
+        kinesis::{Config, Consumer, Mode, Start},
     },
 };
 
@@ -50,6 +54,8 @@ const WORKERS: usize = 3;
 const KINESIS: &str = "CHAOS_KINESIS";
 const DYNAMODB: &str = "CHAOS_DYNAMODB";
 const LOG: &str = "CHAOS_LOG";
+/// Set for a run with enhanced fan-out.
+const FAN_OUT: &str = "CHAOS_FAN_OUT";
 
 #[test]
 fn chaos_worker() {
@@ -61,7 +67,8 @@ fn chaos_worker() {
 async fn work(kinesis_url: &str, dynamodb_url: &str, log: &Path) {
     let mut log = File::options().create(true).append(true).open(log).unwrap();
     let (endpoint, start) = (Some(kinesis_url.to_owned()), Start(Position::TrimHorizon));
-    let config = Config { streams: vec!["s".to_owned()], endpoint, start, poll_interval_ms: 250, ..Config::default() };
+    let mode = if std::env::var_os(FAN_OUT).is_some() { Mode::FanOut } else { Mode::Polling };
+    let config = Config { streams: vec!["s".to_owned()], endpoint, mode, start, poll_interval_ms: 250, ..Config::default() };
     let kinesis = trailwarden::source::kinesis::client(&config).await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(dynamodb_url)).await);
     let (notices, _receiver) = Notices::channel(64);
@@ -254,11 +261,13 @@ async fn chaos_loses_nothing() {
     endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
     let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(&dynamodb.url)).await);
     let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::new(&Metrics::new())) };
+    // The workers reach their table through this: calls throttled, failed, and made with their answer lost.
+    let proxy = Proxy::start(&dynamodb.url, Spoil { throttled: 50, failed: 20, lost: 30 }, seed).await;
     let folder = tempfile::tempdir().unwrap();
     let mut number = 0;
     let mut start = || {
         number += 1;
-        Worker::start(number, endpoint.url(), &dynamodb.url, folder.path())
+        Worker::start(number, endpoint.url(), &proxy.url, folder.path())
     };
     let mut workers: Vec<Worker> = (0..WORKERS).map(|_| start()).collect();
     let (stored, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));

@@ -30,6 +30,9 @@ use crate::{
     position::{Position, ShardId},
 };
 
+/// A table that can't be reached at the start is tried this often.
+const JOIN_TRIES: u32 = 5;
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
 /// Renewals under way at once.
 const RENEWALS: usize = 16;
 /// A lease that is asked for is given up once nothing was committed for this long after its reading stopped.
@@ -144,9 +147,17 @@ impl Manager {
         let cost = Arc::new(Cost::new(&metrics));
         let table = |suffix: &str| Table { client: dynamodb.clone(), name: format!("{}{suffix}", config.table), cost: Arc::clone(&cost) };
         let (leases, coordinator, workers) = (table(""), table("-CoordinatorState"), table("-WorkerMetricStats"));
-        leases.create("leaseKey", true).await?;
-        coordinator.create("key", false).await?;
-        workers.create("wid", false).await?;
+        for (table, key, owner_index) in [(&leases, "leaseKey", true), (&coordinator, "key", false), (&workers, "wid", false)] {
+            let mut tries = 0;
+            while let Err(error) = table.create(key, owner_index).await {
+                tries += 1;
+                if tries >= JOIN_TRIES || matches!(error, TableError::Denied { .. }) {
+                    return Err(error);
+                }
+                tracing::warn!("joining the fleet: {error}");
+                tokio::time::sleep(JOIN_PAUSE * tries).await;
+            }
+        }
         let worker = config.worker.clone().unwrap_or_else(worker_id);
         let syncer = Syncer::new(kinesis, leases.clone(), naming.clone(), start, notices, Arc::clone(&metrics));
         let core = Arc::new(Core {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Shared,
-    client::{Failure, starting_position},
+    client::{Backoff, Failure, starting_position},
     counted,
     shard::{Next, Reader},
 };
@@ -39,6 +39,8 @@ impl Reader {
     pub async fn fan_out(&mut self) {
         // Where the last subscription stood, which may be behind no record at all.
         let mut continuation: Option<SequenceNumber> = None;
+        // A worker that was killed leaves a subscription behind, which gives way within five seconds of its making.
+        let mut refused_wait = Backoff::new(800, 800);
         loop {
             let since = Instant::now();
             let failure = match self.subscribe(&mut continuation).await {
@@ -51,7 +53,7 @@ impl Reader {
                 Ended::Failed(Failure::InUse(_)) => {
                     let refused = Failure::InUse("another subscription of this consumer and shard".to_owned());
                     tracing::debug!(shard = self.name, "{refused}");
-                    sleep(REFUSED / 4 + self.backoff.next()).await;
+                    sleep(refused_wait.next()).await;
                     continue;
                 }
                 Ended::Failed(failure) => failure,
