@@ -87,13 +87,20 @@ async fn work(kinesis_url: &str, dynamodb_url: &str, log: &Path) {
             _ = terminated.recv() => { consumer = None; continue }
         };
         let Some(batch) = batch else { break };
-        write_down(&mut log, &batch);
-        let bytes = batch.records.iter().map(|r| r.data.len() as u64).sum();
-        loop {
-            match checkpointer.commit(&batch.shard, batch.counter, &batch.through, bytes).await {
-                Err(error) if error.is_retryable() => sleep(Duration::from_millis(100)).await,
-                Err(_) => break writeln!(log, "refused").unwrap(),
-                Ok(()) => break,
+        // As the daemon does: one commit a shard for all that has come by now.
+        let more = std::iter::from_fn(|| batches.try_recv().ok()).take(255);
+        let mut commits = BTreeMap::new();
+        for batch in std::iter::once(batch).chain(more) {
+            write_down(&mut log, &batch);
+            commits.insert(batch.shard.clone(), (batch.counter, batch.through.clone()));
+        }
+        for (shard, (counter, through)) in commits {
+            loop {
+                match checkpointer.commit(&shard, counter, &through, 0).await {
+                    Err(error) if error.is_retryable() => sleep(Duration::from_millis(100)).await,
+                    Err(_) => break writeln!(log, "refused").unwrap(),
+                    Ok(()) => break,
+                }
             }
         }
     }
