@@ -23,6 +23,8 @@ pub struct LogFields {
     kept: (usize, usize),
     /// Address and length of the text that spans refer to.
     text: (usize, usize),
+    /// Address and length of a text in which no secret's word was found.
+    clean: (usize, usize),
 }
 
 impl LogFields {
@@ -43,6 +45,18 @@ impl LogFields {
     pub fn begin_event(&mut self) {
         self.slots.truncate(self.kept.0);
         self.arena.truncate(self.kept.1);
+        self.clean = (0, 0);
+    }
+
+    /// Notes that no part of `text` holds a secret, so that its parts needn't be searched again. Until `begin_event` only.
+    pub(super) fn note_clean(&mut self, text: &[u8]) {
+        self.clean = (text.as_ptr().addr(), text.len());
+    }
+
+    /// Whether `text` is part of what was noted.
+    pub(super) fn is_clean(&self, text: &[u8]) -> bool {
+        let offset = text.as_ptr().addr().wrapping_sub(self.clean.0);
+        offset < self.clean.1 && text.len() <= self.clean.1 - offset
     }
 
     /// Sets a field. Bytes of the batch's text are referred to, others are copied; empty ones are left out.

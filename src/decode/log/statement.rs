@@ -71,7 +71,7 @@ impl Statement<'_> {
 
 /// Sets `db.statement` with secrets masked.
 pub fn put_redacted(fields: &mut LogFields, tax: Tax, text: &[u8]) {
-    if redact::is_suspect(text) {
+    if !fields.is_clean(text) && redact::is_suspect(text) {
         fields.put_with(tax, |arena| {
             redact::redact(text, arena);
         });

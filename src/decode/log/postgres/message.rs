@@ -129,6 +129,10 @@ fn detail_reason(body: &[u8]) -> Option<&'static [u8]> {
 }
 
 fn primary(severity: Severity, body: &[u8], fields: &mut LogFields, scratch: &mut Vec<u8>) {
+    // The statement is part of the message: one search does for both.
+    if !crate::redact::is_suspect(body) {
+        fields.note_clean(body);
+    }
     if let (Severity::Log, Some(line)) = (severity, body.strip_prefix(b"AUDIT: ")) {
         pgaudit::fill(line, fields, scratch);
     } else {
@@ -142,6 +146,8 @@ fn primary(severity: Severity, body: &[u8], fields: &mut LogFields, scratch: &mu
         fields.put(Tax::Event, event.as_bytes());
     }
     put_redacted(fields, Tax::Message, body);
+    // The buffer behind `body` is used again for the details.
+    fields.note_clean(b"");
 }
 
 fn error(body: &[u8], fields: &mut LogFields) -> &'static str {

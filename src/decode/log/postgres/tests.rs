@@ -154,6 +154,13 @@ fn statements() {
 }
 
 #[test]
+fn a_detail_is_searched_for_secrets_though_its_message_was_clean() {
+    let text = session("ERROR:  syntax error\n\tat some longer place of the text that is long enough for the next one")
+        + &session("STATEMENT:  CREATE ROLE a\n\tPASSWORD 'hunter2'");
+    check(&text, &[("db.event", "error"), ("db.statement", "CREATE ROLE a\nPASSWORD '<redacted>'")]);
+}
+
+#[test]
 fn audit() {
     let line = |rest: &str| session(&format!("LOG:  AUDIT: SESSION,{rest}"));
     check(
