@@ -235,12 +235,12 @@ impl<'a> State<'a> {
             let quote = at + bit as usize;
             let run = run_before(self.buffer, self.start, quote);
             if ESCAPED {
-                if run % 2 == 0 {
+                if run.is_multiple_of(2) {
                     *ends |= 1 << bit;
-                } else if (run - 1) / 2 % 2 == 0 {
+                } else if ((run - 1) / 2).is_multiple_of(2) {
                     *delimiters |= 1 << bit;
                 }
-            } else if run % 2 == 0 {
+            } else if run.is_multiple_of(2) {
                 *delimiters |= 1 << bit;
             }
         }
@@ -443,7 +443,7 @@ fn in_key<const ESCAPED: bool>(buffer: &[u8], start: usize, from: usize, values_
     while let Some(step) = memchr::memchr(b'"', &buffer[at..]) {
         let quote = at + step;
         let run = run_before(buffer, start, quote);
-        let delimiter = if ESCAPED { run % 2 == 0 || (run - 1) / 2 % 2 == 0 } else { run % 2 == 0 };
+        let delimiter = if ESCAPED { run.is_multiple_of(2) || ((run - 1) / 2).is_multiple_of(2) } else { run.is_multiple_of(2) };
         if delimiter {
             *values_to = quote;
             return !matches!(buffer.get(quote + 1), Some(b',' | b'}' | b']'));

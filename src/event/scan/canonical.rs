@@ -213,7 +213,7 @@ impl Reader<'_> {
     fn look(&self, hit: usize, values_to: &mut usize) -> Option<Option<usize>> {
         let run = run_before(self.buffer, self.start, hit);
         match self.buffer[hit] {
-            b'"' => Some((run % 2 == 0).then_some(hit)),
+            b'"' => Some(run.is_multiple_of(2).then_some(hit)),
             b'u' if run % 2 == 1 => None,
             b'u' => {
                 let escapes = run / 2 % 2 == 1 && hit >= *values_to;
