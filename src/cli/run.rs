@@ -73,6 +73,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let store = Arc::new(EmbeddedStore::open(&config.state.path)?);
     let rules_config = config.rules.clone();
     let service = Service::start(config, current, store).await?;
+    tracing::info!(address = %service.address, "the status page, the API and the metrics are served");
     let metrics = service.metrics.clone();
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     tokio::spawn(async move {

@@ -27,6 +27,7 @@ const NOTICES: usize = 64;
 
 /// A daemon that is running.
 pub struct Service {
+    #[cfg(feature = "demo")]
     pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
@@ -82,7 +83,17 @@ impl Service {
         };
         let delivery = tokio::spawn(deliver::run(desk.clone(), http, stopped));
         let daemon = tokio::spawn(daemon::run(parts, batches));
-        Ok(Self { desk, metrics, board, address, consumer, daemon, delivery, stop })
+        Ok(Self {
+            #[cfg(feature = "demo")]
+            desk,
+            metrics,
+            board,
+            address,
+            consumer,
+            daemon,
+            delivery,
+            stop,
+        })
     }
 
     /// Runs until `until` is done or something fails, then ends in order.
