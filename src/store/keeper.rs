@@ -415,3 +415,6 @@ fn tuples(entry: &Entry, fields: std::ops::Range<usize>, limit: usize, nulls: bo
     tuples.dedup();
     (tuples, cut)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 use super::*;
 use crate::rule::ast::{Alias, Extension, Level, LogSource, Spanned};
 
-fn at<T>(value: T) -> Spanned<T> {
+pub(crate) fn at<T>(value: T) -> Spanned<T> {
     Spanned { value, span: Span::default() }
 }
 
@@ -27,11 +27,11 @@ pub(crate) fn meta(id: &str) -> Meta {
     }
 }
 
-fn rule(id: &str) -> Rule {
+pub(crate) fn rule(id: &str) -> Rule {
     Rule { meta: meta(id), logsource: LogSource::default(), selections: vec![], conditions: vec![] }
 }
 
-fn correlation(id: &str, kind: CorrelationKind, rules: &[&str], group_by: &[&str]) -> Correlation {
+pub(crate) fn correlation(id: &str, kind: CorrelationKind, rules: &[&str], group_by: &[&str]) -> Correlation {
     Correlation {
         meta: meta(id),
         kind,
