@@ -125,6 +125,18 @@ pub enum State {
     Absence { group_by: Vec<Spanned<String>>, timespan_ms: u64 },
 }
 
+impl State {
+    /// Every event field that it reads: values, then group-by.
+    pub fn fields(&self) -> impl Iterator<Item = &Spanned<String>> {
+        let (values, group_by) = match self {
+            Self::NewValue { fields, group_by, .. } => (fields.as_slice(), group_by),
+            Self::ValueDrop { field, group_by, .. } => (std::slice::from_ref(field), group_by),
+            Self::Absence { group_by, .. } => (&[][..], group_by),
+        };
+        values.iter().chain(group_by)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     pub meta: Meta,

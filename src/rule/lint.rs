@@ -12,6 +12,7 @@ use crate::rule::{
     load::RuleSet,
 };
 
+mod correlation;
 mod facts;
 mod logic;
 
@@ -29,6 +30,7 @@ pub fn lint(set: &RuleSet) -> Vec<Diagnostic> {
     }
     for linked in &set.correlations {
         ids.insert(linked.correlation.meta.key(), &linked.correlation.meta);
+        correlation::check(set, linked, &mut found);
     }
     for filter in &set.filters {
         let mut report = Report::new(filter.file.clone());
@@ -84,6 +86,7 @@ fn is_cloudtrail(logsource: &LogSource) -> bool {
 
 fn fields_of_extension(meta: &Meta) -> Vec<Spanned<String>> {
     let mut fields = meta.ext.group.clone();
+    fields.extend(meta.ext.state.iter().flat_map(|state| state.value.fields()).cloned());
     if let Some(summary) = &meta.ext.summary {
         let named = summary.value.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
         let named = named.flat_map(|(fields, _)| fields.split('|'));
@@ -93,18 +96,22 @@ fn fields_of_extension(meta: &Meta) -> Vec<Spanned<String>> {
 }
 
 fn field_facts(field: &Spanned<String>, report: &mut Report) {
-    let name = &field.value;
-    if name.starts_with("derived.") {
-        if derived::mask(name) == 0 {
-            let near = nearest(name, derived::FIELDS.iter().map(|(known, ..)| *known));
-            let hint = near.map_or("`trailwarden schema rule` lists them".into(), |near| format!("did you mean `{near}`?"));
-            report.warn(field.span, format!("there is no derived field `{}`", shorten(name)), hint);
-        } else if let Some((message, hint)) = derived::foreign_source(name).and_then(facts::unknown_field) {
-            report.warn(field.span, message, hint);
-        }
-    } else if let Some((message, hint)) = facts::unknown_field(name) {
+    if let Some((message, hint)) = missing(&field.value) {
         report.warn(field.span, message, hint);
     }
+}
+
+/// Why no CloudTrail record has the field, and what to do; `None` if one may.
+fn missing(name: &str) -> Option<(String, String)> {
+    if !name.starts_with("derived.") {
+        return facts::unknown_field(name);
+    }
+    if derived::mask(name) == 0 {
+        let near = nearest(name, derived::FIELDS.iter().map(|(known, ..)| *known));
+        let hint = near.map_or("`trailwarden schema rule` lists them".into(), |near| format!("did you mean `{near}`?"));
+        return Some((format!("there is no derived field `{}`", shorten(name)), hint));
+    }
+    derived::foreign_source(name).and_then(facts::unknown_field)
 }
 
 fn item_facts(item: &Item, report: &mut Report) {

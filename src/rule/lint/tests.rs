@@ -146,3 +146,32 @@ fn known_defects_of_the_public_rules_are_told() {
         assert!(told, "{file}: {expected}");
     }
 }
+
+#[test]
+fn correlations_name_fields_that_their_events_have() {
+    let text = |correlation: &str| {
+        let base = |name: &str| rule("low", &format!("s: {{{SOUND}}}"), "s").replacen("title: x", &format!("title: {name}\nname: {name}"), 1);
+        let head = "title: c\ncorrelation:\n  timespan: 10m\n  rules: [a, b]";
+        format!("{}---\n{}---\n{head}\n  {}\n", base("a"), base("b"), correlation.replace('|', "\n  "))
+    };
+    for (correlation, parts) in [
+        ("type: event_count|group-by: [sourceIpAddress]|condition: {gte: 3}", ["field `sourceIpAddress`", "[sourceIpAddress]", "`sourceIPAddress`"]),
+        ("type: temporal|group-by: [userIdentity.arm]", ["`userIdentity.arm`", "[userIdentity.arm]", "`userIdentity.arn`"]),
+        ("type: temporal|group-by: [who]|aliases: {who: {a: eventId, b: eventID}}", ["`eventId`", "[eventId]", "`eventID`"]),
+        ("type: temporal|group-by: [who]|aliases: {who: {a: eventID}}", ["no CloudTrail record has the field `who`", "[who]", "`aliases`"]),
+        ("type: value_count|group-by: [eventID]|condition: {field: derived.nothing, gte: 3}", ["no derived field", "[derived.nothing]", ""]),
+    ] {
+        let found = warnings(&text(correlation));
+        assert_eq!(found.len(), 1, "{correlation}: {found:?}");
+        assert!(parts.iter().all(|part| found[0].contains(part)), "{correlation}: {found:?}");
+    }
+    for sound in [
+        "type: event_count|group-by: [userIdentity.arn, requestParameters.anything]|condition: {gte: 3}",
+        "type: temporal|group-by: [who]|aliases: {who: {a: eventID, b: requestID}}",
+    ] {
+        assert_eq!(warnings(&text(sound)), Vec::<String>::new(), "{sound}");
+    }
+    let state = "trailwarden: {state: {type: new_value, fields: [userIdentity.arm], memory: 30d, learning: 1d}}\n";
+    let found = warnings(&(rule("low", &format!("s: {{{SOUND}}}"), "s") + state));
+    assert!(matches!(&found[..], [one] if one.contains("[userIdentity.arm]")), "{found:?}");
+}
