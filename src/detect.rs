@@ -5,6 +5,7 @@
 //! event once the buffers have grown (`tests/alloc.rs`).
 
 mod compile;
+mod expression;
 mod index;
 mod predicate;
 mod text;
@@ -12,7 +13,7 @@ mod text;
 pub use compile::CompileError;
 
 use crate::event::{Body, Event, FieldId, Schema, Slots, derived, json};
-use crate::rule::ast::Rule;
+use crate::rule::ast::{Rule, Span};
 use compile::{CompiledRule, Node};
 use index::{Index, Survivors};
 use predicate::Subject;
@@ -115,6 +116,9 @@ impl Nested {
     }
 }
 
+/// Of a set that `Schema` can't hold.
+pub const TOO_MANY_FIELDS: &str = "with this rule the set names more fields than the engine reads (8,000): divide it over two processes";
+
 impl Engine {
     /// # Errors
     /// The rule's index and what can't be compiled, for every such rule.
@@ -129,6 +133,10 @@ impl Engine {
             match compile::rule(rule, &mut schema) {
                 Ok(rule) => compiled.push(rule),
                 Err((span, message)) => errors.push(CompileError { rule: index, span, message }),
+            }
+            if schema.is_full() {
+                errors.push(CompileError { rule: index, span: Span::default(), message: TOO_MANY_FIELDS.to_owned() });
+                break;
             }
         }
         if errors.is_empty() { Ok(Self { schema, rules: compiled }) } else { Err(errors) }

@@ -12,7 +12,7 @@ use anyhow::bail;
 use crate::pipeline::{Detectors, Unfit};
 use crate::rule::ast::{Meta, Profile};
 use crate::rule::diagnostic::{Diagnostic, Severity, nearest};
-use crate::rule::{self, Input, Loaded, Options, RuleSet};
+use crate::rule::{self, Input, Lists, Loaded, Options, RuleSet};
 
 /// Options of every command that runs rules.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,9 +20,12 @@ pub struct RuleArgs {
     /// Folder or file of rules in place of the built-in ones; `builtin` names those (repeatable)
     #[arg(long = "rules", value_name = "DIR")]
     pub rules: Vec<PathBuf>,
-    /// How loud: pages only, the usual, or everything
-    #[arg(long, value_enum, default_value_t = ProfileArg::Standard)]
-    pub profile: ProfileArg,
+    /// How loud: pages only, the usual, or everything [default: the config's, or else standard]
+    #[arg(long, value_enum, hide_default_value = true)]
+    pub profile: Option<ProfileArg>,
+    /// Runs the rules as this config of `run` does: with its lists, its profile and, without --rules, its folders
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -50,10 +53,15 @@ pub fn inputs(arguments: &[PathBuf]) -> Vec<Input> {
 /// Loads and links. Errors are shown whole, on stderr; warnings are left to `check`.
 ///
 /// # Errors
-/// How many errors there were.
+/// How many errors there were, in the rules or in the config.
 pub fn loaded(arguments: &RuleArgs) -> anyhow::Result<Loaded> {
-    let options = Options { profile: arguments.profile.into(), ..Options::default() };
-    let loaded = rule::load(&inputs(&arguments.rules), &options);
+    let wanted = match &arguments.config {
+        Some(path) => super::run::load(path)?.rules,
+        None => crate::config::Rules::default(),
+    };
+    let folders = if arguments.rules.is_empty() { &wanted.folders } else { &arguments.rules };
+    let profile = arguments.profile.map_or_else(|| wanted.profile.into(), Profile::from);
+    let loaded = rule::load(&inputs(folders), &Options { lists: Lists::new(wanted.lists), profile });
     without_errors(loaded)
 }
 

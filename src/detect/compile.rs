@@ -4,16 +4,14 @@
 //! the one thing that can fail is a regular expression too large for its bound.
 
 use memchr::memmem::Finder;
-use regex::bytes::RegexBuilder;
 
 use super::Nested;
-use super::predicate::{Expression, Matcher, Matchers, Predicate, Subject};
+use super::expression::{Expression, Flags};
+use super::predicate::{Matcher, Matchers, Predicate, Subject};
 use super::{Scratchpad, text::TextMatcher};
 use crate::event::{Known, Routing, Schema, derived};
 use crate::rule::ast::{Block, Condition, Item, LogSource, Rule, Selection, Span, Spanned, Target, Test};
 
-/// A regular expression's compiled size in bytes, at most.
-const REGEX_SIZE_LIMIT: usize = 1 << 20;
 /// From this many plain words on, a set is faster than one by one.
 const WORDS_FROM: usize = 4;
 
@@ -245,21 +243,9 @@ impl Compiler<'_> {
             Test::Null => Matcher::Null,
             Test::Exists(wanted) => Matcher::Exists(*wanted),
             Test::Regex { source, ignore_case, multi_line, dot_all } => {
-                let regex = RegexBuilder::new(source)
-                    .case_insensitive(*ignore_case)
-                    .multi_line(*multi_line)
-                    .dot_matches_new_line(*dot_all)
-                    .size_limit(REGEX_SIZE_LIMIT)
-                    .build()
-                    .map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?;
-                let tree = regex_syntax::ParserBuilder::new()
-                    .utf8(false)
-                    .case_insensitive(*ignore_case)
-                    .multi_line(*multi_line)
-                    .dot_matches_new_line(*dot_all)
-                    .build()
-                    .parse(source);
-                Matcher::Regex(Box::new(Expression::new(regex, tree.ok().as_ref())))
+                let flags = Flags { ignore_case: *ignore_case, multi_line: *multi_line, dot_all: *dot_all };
+                let expression = Expression::new(source, flags).map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?;
+                Matcher::Regex(Box::new(expression))
             }
             Test::Compare { op, number, .. } => Matcher::Compare { op: *op, number: *number },
             Test::Cidr(net) => Matcher::Cidr(*net),
@@ -273,6 +259,9 @@ impl Compiler<'_> {
             Test::Element { every, block } => {
                 let mut schema = Schema::new();
                 let root = Compiler { schema: &mut schema, derived: 0 }.block(block)?;
+                if schema.is_full() {
+                    return Err((test.span, super::TOO_MANY_FIELDS.to_owned()));
+                }
                 Matcher::Element { every: *every, nested: Box::new(Nested { schema, root }) }
             }
         })

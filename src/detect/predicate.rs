@@ -5,10 +5,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use memchr::memmem::Finder;
-use regex::bytes::Regex;
-use regex_syntax::hir::{Hir, HirKind};
-
+use super::expression::Expression;
 use super::text::{self, TextMatcher};
 use super::{Nested, Scratchpad};
 use crate::event::{FieldId, Schema, Slots, Value, ValueKind, json, time};
@@ -53,36 +50,6 @@ pub(super) enum Matcher {
     Time { part: TimePart, op: Comparison, value: i64 },
     Element { every: bool, nested: Box<Nested> },
     Never,
-}
-
-/// A regular expression and letters that stand in every text that it matches.
-#[derive(Debug)]
-pub(super) struct Expression {
-    regex: Regex,
-    needs: Option<Finder<'static>>,
-}
-
-impl Expression {
-    /// `tree`: what `regex` was made of, if known.
-    pub fn new(regex: Regex, tree: Option<&Hir>) -> Self {
-        let needs = tree.and_then(inner_literal).map(|literal| Finder::new(literal).into_owned());
-        Self { regex, needs }
-    }
-
-    fn is_match(&self, text: &[u8]) -> bool {
-        self.needs.as_ref().is_none_or(|needs| needs.find(text).is_some()) && self.regex.is_match(text)
-    }
-}
-
-/// The longest literal that each match contains.
-fn inner_literal(tree: &Hir) -> Option<&[u8]> {
-    match tree.kind() {
-        HirKind::Literal(literal) => Some(&literal.0),
-        HirKind::Concat(parts) => parts.iter().filter_map(inner_literal).max_by_key(|literal| literal.len()),
-        HirKind::Capture(capture) => inner_literal(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => inner_literal(&repetition.sub),
-        _ => None,
-    }
 }
 
 impl Predicate {

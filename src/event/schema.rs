@@ -12,6 +12,8 @@ pub struct FieldId(pub u16);
 
 /// Dots beyond this many in a name are path steps only, never part of a key.
 const MAX_LITERAL_STEPS: usize = 5;
+/// Names of one schema: some ten times those that all of the public rules have. A name adds at most eight keys to the root.
+pub const MAX_FIELDS: usize = 8_000;
 
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
@@ -51,6 +53,11 @@ impl Schema {
         self.names.is_empty()
     }
 
+    /// A name that was added since may have been lost.
+    pub fn is_full(&self) -> bool {
+        self.names.len() >= MAX_FIELDS
+    }
+
     pub fn name(&self, id: FieldId) -> &str {
         &self.names[usize::from(id.0)]
     }
@@ -70,13 +77,15 @@ impl Schema {
 
     /// The id of `name`, new or old.
     ///
-    /// # Panics
-    /// Above 65,535 names: more than any rule set has (`rule::load` bounds the number of rules).
+    /// A full schema takes no more names; whoever compiles into it has to ask `is_full`, and refuse.
     pub fn add(&mut self, name: &str) -> FieldId {
         if let Some(id) = self.id(name) {
             return id;
         }
-        let id = FieldId(u16::try_from(self.names.len()).expect("rule sets name fewer than 65,536 fields"));
+        if self.is_full() {
+            return FieldId(0);
+        }
+        let id = FieldId(u16::try_from(self.names.len()).expect("fewer than MAX_FIELDS"));
         self.names.push(name.into());
         self.ids.insert(name.into(), id);
         if let Some(source) = super::derived::foreign_source(name) {
@@ -159,13 +168,18 @@ impl Node {
         self.digests.push(Digest::of(key));
         self.lengths |= length_bit(key);
         let size = (self.children.len() * 2).next_power_of_two();
-        self.table = vec![0; size].into();
-        for (index, digest) in self.digests.iter().enumerate() {
+        let grown = size > self.table.len();
+        if grown {
+            self.table = vec![0; size].into();
+        }
+        // A grown table takes all children anew, one with room the last only.
+        let first = if grown { 0 } else { self.digests.len() - 1 };
+        for (index, digest) in self.digests.iter().enumerate().skip(first) {
             let mut at = digest.slot();
             while self.table[at & (size - 1)] != 0 {
                 at += 1;
             }
-            self.table[at & (size - 1)] = u16::try_from(index + 1).expect("rule sets name fewer than 65,536 fields");
+            self.table[at & (size - 1)] = u16::try_from(index + 1).expect("MAX_FIELDS names have fewer first keys");
         }
     }
 }
@@ -200,6 +214,16 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_schema_says_so_and_takes_no_more() {
+        let mut schema = Schema::new();
+        for n in 0..MAX_FIELDS + 100 {
+            assert_eq!(schema.is_full(), n >= MAX_FIELDS);
+            schema.add(&format!("a{n}.b.c.d.e.f"));
+        }
+        assert_eq!(schema.len(), MAX_FIELDS);
+    }
 
     #[test]
     fn dots_are_steps_first_and_letters_second() {

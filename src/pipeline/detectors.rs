@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::alert::RuleInfo;
 use crate::correlate::{FeedId, Plan, plan::Origin};
-use crate::detect::{EVIDENCE_FIELDS, Engine};
+use crate::detect::{EVIDENCE_FIELDS, Engine, TOO_MANY_FIELDS};
 use crate::event::FieldId;
 use crate::rule::ast::{Correlation, Meta, Rule, Scope, Span};
 use crate::rule::{LinkedCorrelation, LinkedRule, RuleSet};
@@ -90,7 +90,13 @@ impl Detectors {
             };
             faults.into_iter().map(|f| Unfit { file: meta(f.origin).file.clone(), span: f.span, message: f.message }).collect::<Vec<_>>()
         })?;
-        let captures = rules.iter().enumerate().map(|(index, rule)| Capture::new(index, rule, &plan, &mut engine)).collect();
+        let mut captures = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            captures.push(Capture::new(index, rule, &plan, &mut engine));
+            if engine.schema().is_full() {
+                return Err(vec![Unfit { file: rule.meta.file.clone(), span: Span::default(), message: TOO_MANY_FIELDS.to_owned() }]);
+            }
+        }
         let infos = rules.iter().map(|r| Arc::new(info(&r.meta))).collect();
         let evidence = Evidence { ids: EVIDENCE_FIELDS.map(|name| engine.field(name).expect("every schema has the evidence fields")) };
         Ok(Self { engine, plan: Arc::new(plan), infos, captures, evidence, rules, correlations })
@@ -159,5 +165,18 @@ mod tests {
         let text = |name: &str| (false, name.to_owned());
         assert_eq!(template("{a.b} shared {c}!"), [field("a.b"), text(" shared "), field("c"), text("!")]);
         assert_eq!(template("no { partner"), [text("no { partner")]);
+    }
+
+    #[test]
+    fn a_set_with_too_many_fields_is_refused() {
+        use crate::rule::{Options, Source, load_texts};
+        let keys: String = (0..9_000).map(|n| format!("        field{n}: x\n")).collect();
+        let text = format!(
+            "title: Wide\nlogsource:\n    product: aws\n    service: cloudtrail\ndetection:\n    selection:\n{keys}    condition: selection\n"
+        );
+        let loaded = load_texts(vec![Source { name: "wide.yml".into(), text: text.into() }], &Options::default());
+        assert!(!loaded.has_errors());
+        let unfit = Detectors::new(&loaded.set).unwrap_err();
+        assert!(unfit[0].message.contains("more fields than"), "{unfit:?}");
     }
 }
