@@ -13,14 +13,21 @@ mod peer;
 #[path = "../tests/support/tools.rs"]
 mod tools;
 
+use std::sync::Arc;
+
 use rows::{Input, Measured, Work};
 use trailwarden::{
     demo::corpus::{Corpus, wrap::Envelopes},
     detect::Engine,
+    pipeline::Detectors,
+    rule::{Options, Source, load_texts},
 };
 
 const SEED: u64 = 20_260_302;
 const ROUNDS: usize = 5;
+const WATCHERS: usize = 20;
+const PLAIN: &str = "200 rules, kept";
+const WATCHED: &str = "… and 20 correlations";
 
 fn main() {
     let events = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000);
@@ -42,10 +49,16 @@ fn main() {
             work.push(Work::lines(name, engine));
         }
     }
+    let plain = detectors(&sets.of_200());
+    let watched = detectors(&[sets.of_200(), watchers()].concat());
+    work.push(Work::kept(PLAIN, &plain));
+    work.push(Work::kept(WATCHED, &watched));
     let measured = rows::run(&input, &work, ROUNDS);
     let two = engines.iter().find(|(name, _)| *name == "200 rules").map(|(_, engine)| rows::two_threads(&input, engine, ROUNDS));
     let peers = peer::speeds(&input, &sets);
     print_table(&measured, &peers);
+    let speed = |name| measured.iter().find(|row| row.name == name).map_or(0.0, |row| row.events_per_s);
+    println!("{WATCHERS} correlations that watch and do not match: {:.1} % of the speed without (bar: 95)", 100.0 * speed(WATCHED) / speed(PLAIN));
     if let Some((one, two)) = two {
         println!("two threads, 200 rules, wall clock: {:.0} k/s against {:.0} k/s with one: {:.2} x", two / 1e3, one / 1e3, two / one);
     }
@@ -80,6 +93,10 @@ impl RuleSets {
         Self { quiet, flood, synthetic: rules::synthetic(1_000) }
     }
 
+    fn of_200(&self) -> Vec<(String, String)> {
+        [self.quiet.as_slice(), &self.synthetic[..200_usize.saturating_sub(self.quiet.len())]].concat()
+    }
+
     fn sizes(&self) -> impl Iterator<Item = (&'static str, Vec<(String, String)>)> {
         let with = |total: usize| {
             let synthetic = &self.synthetic[..total.saturating_sub(self.quiet.len()).min(self.synthetic.len())];
@@ -94,6 +111,33 @@ impl RuleSets {
         ];
         sets.into_iter().filter(|(name, _)| *name != "flood" || !self.flood.is_empty())
     }
+}
+
+/// Correlations of all kinds, each with a rule of its own that the corpus never matches.
+fn watchers() -> Vec<(String, String)> {
+    let kinds = [
+        "type: event_count\n  condition: {gte: 5}",
+        "type: value_count\n  condition: {field: eventName, gte: 5}",
+        "type: temporal",
+        "type: temporal_ordered",
+        "type: value_avg\n  condition: {field: requestParameters.size, gt: 5}",
+    ];
+    let base = rules::synthetic(2_000 + WATCHERS).split_off(2_000);
+    let watcher = |(n, (name, text)): (usize, (String, String))| {
+        let text = format!(
+            "{text}name: base_{n}\n---\ntitle: Watcher {n}\nlevel: high\ncorrelation:\n  rules: [base_{n}]\n  group-by: [userIdentity.arn, sourceIPAddress]\n  timespan: 1h\n  {}\n",
+            kinds[n % kinds.len()]
+        );
+        (name, text)
+    };
+    base.into_iter().enumerate().map(watcher).collect()
+}
+
+fn detectors(texts: &[(String, String)]) -> Arc<Detectors> {
+    let sources = texts.iter().map(|(name, text)| Source { name: name.as_str().into(), text: text.clone().into() });
+    let loaded = load_texts(sources.collect(), &Options::default());
+    assert!(!loaded.has_errors(), "{}", loaded.render(false));
+    Arc::new(Detectors::new(&loaded.set).unwrap_or_else(|errors| panic!("{errors:?}")))
 }
 
 fn engine(texts: &[(String, String)]) -> Engine {

@@ -39,9 +39,9 @@ pub struct Metrics {
     quarantine_reasons: IntCounterVec,
     /// The conservation law: the sum over `events_read` equals the sum of these four.
     pub events: EventOutcomes,
-    /// Event times after the arrival by more than the allowed skew.
+    /// Event times more than five minutes after the arrival, of events that matched.
     pub events_skewed: IntCounter,
-    /// Events later than the frontier less the allowed lateness.
+    /// Matches later than the frontier less timespan and allowed lateness.
     pub events_late: IntCounter,
     rule_matches: IntCounterVec,
     rule_findings: IntCounterVec,
@@ -100,7 +100,7 @@ pub struct StateMetrics {
     pub store_bytes: IntGauge,
     /// Evidence lost to a disk quota.
     pub evictions: IntCounter,
-    /// Groups moved from memory to the store.
+    /// Windows that left memory; their evidence stays in the store.
     pub spills: IntCounter,
     pub commits: IntCounter,
     pub commit_failures: IntCounter,
@@ -217,8 +217,8 @@ impl Metrics {
                 duplicate: events.with_label_values(&["duplicate"]),
                 quarantined: events.with_label_values(&["quarantined"]),
             },
-            events_skewed: r.counter("events_skewed_total", "Events whose time lies in the future."),
-            events_late: r.counter("events_late_total", "Events that came after their windows had been judged."),
+            events_skewed: r.counter("events_skewed_total", "Matched events whose time lies more than five minutes after their arrival."),
+            events_late: r.counter("events_late_total", "Matches too late to be evidence of any window that can still fire."),
             rule_matches: r.counters("rule_matches_total", "Events that a rule matched.", &["rule", "level"]),
             rule_findings: r.counters("findings_total", "Findings by rule and level.", &["rule", "level"]),
             rule_cost: r.float_counters("rule_cost_seconds_total", "Thread time spent on a rule, estimated from samples.", &["rule"]),
@@ -405,7 +405,7 @@ impl StateMetrics {
             groups: r.int_gauge("state_groups", "Groups with evidence."),
             store_bytes: r.int_gauge("store_size_bytes", "Size of the state store."),
             evictions: r.counter("state_evictions_total", "Items of evidence lost to a quota before their time."),
-            spills: r.counter("state_spills_total", "Groups moved from memory to the store."),
+            spills: r.counter("state_spills_total", "Windows that left memory for want of room; their evidence stays in the store."),
             commits: commits.with_label_values(&["ok"]),
             commit_failures: commits.with_label_values(&["failed"]),
         }

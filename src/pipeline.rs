@@ -37,7 +37,12 @@ pub struct Tally {
     pub control_messages: u64,
     pub digests: u64,
     pub encrypted: u64,
+    /// Matched events whose time lies after their arrival by more than `SKEW_MS`; among `matched`.
+    pub skewed: u64,
 }
+
+/// How far an event's time may lie after its arrival.
+const SKEW_MS: i64 = 300_000;
 
 impl Tally {
     pub fn add(&mut self, other: &Self) {
@@ -51,6 +56,7 @@ impl Tally {
         self.control_messages += other.control_messages;
         self.digests += other.digests;
         self.encrypted += other.encrypted;
+        self.skewed += other.skewed;
     }
 
     /// Everything that was read: the sum that nothing may be missing from.
@@ -90,6 +96,8 @@ pub struct Batch {
     pub singles: Vec<(u32, Single)>,
     pub quarantined: Vec<Quarantined>,
     pub tally: Tally,
+    /// Per rule, in the detectors' order; shorter where the last ones matched nothing.
+    pub rule_matches: Vec<u64>,
     /// The newest event that matched; milliseconds since the epoch.
     pub newest_ms: i64,
 }
@@ -102,6 +110,9 @@ struct Found<'b> {
     input_events: &'b mut Vec<u32>,
     singles: &'b mut Vec<(u32, Single)>,
     newest_ms: &'b mut i64,
+    rule_matches: &'b mut Vec<u64>,
+    /// Of this event: the latest of its matches' times.
+    time_ms: i64,
 }
 
 impl Batch {
@@ -114,6 +125,7 @@ impl Batch {
         self.input_events.clear();
         self.singles.clear();
         self.newest_ms = 0;
+        self.rule_matches.clear();
         self.quarantined.clear();
         self.tally = Tally::default();
     }
@@ -207,12 +219,14 @@ impl Matcher {
             *count - 1
         };
         let mut identity = None;
-        let Batch { inputs, input_events, singles, newest_ms, tally, .. } = &mut *batch;
-        let mut kept = Found { event: tally.events as u32, inputs, input_events, singles, newest_ms };
+        let Batch { inputs, input_events, singles, newest_ms, rule_matches, tally, .. } = &mut *batch;
+        let mut kept = Found { event: tally.events as u32, inputs, input_events, singles, newest_ms, rule_matches, time_ms: i64::MIN };
         let outcome = rules.engine.judge(event, scratch, |found| {
             let identity = *identity.get_or_insert_with(|| rules.identity(&found, stream, &mut occurrence));
             rules.keep(&found, &identity, arrival_ms, &mut kept);
         });
+        let skewed = arrival_ms != 0 && kept.time_ms > arrival_ms.saturating_add(SKEW_MS);
+        batch.tally.skewed += u64::from(skewed);
         match outcome {
             Outcome::Unmatched => batch.tally.unmatched += 1,
             Outcome::Matched(_) => batch.tally.matched += 1,

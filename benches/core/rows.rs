@@ -4,7 +4,10 @@
 
 use std::{
     hint::black_box,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -13,6 +16,7 @@ use trailwarden::{
     decode::{Decoder, Item},
     detect::{EVIDENCE_FIELDS, Engine, Scratch},
     event::FieldId,
+    pipeline::{self, Detectors, Replay},
 };
 
 /// The corpus, as records and as pieces of lines with the very same events.
@@ -58,6 +62,8 @@ enum Kind<'e> {
     Gunzip,
     Envelopes(&'e Engine),
     Lines(&'e Engine),
+    /// As the daemon works: captured matches, and a keeper that takes them.
+    Kept(&'e Arc<Detectors>),
 }
 
 pub struct Work<'e> {
@@ -86,6 +92,10 @@ impl<'e> Work<'e> {
         Self { name: format!("{name}, lines"), kind: Kind::Lines(engine) }
     }
 
+    pub fn kept(name: &str, detectors: &'e Arc<Detectors>) -> Self {
+        Self { name: name.to_owned(), kind: Kind::Kept(detectors) }
+    }
+
     /// Matches found.
     fn pass(&self, input: &Input) -> u64 {
         match self.kind {
@@ -98,9 +108,21 @@ impl<'e> Work<'e> {
                 0
             }
             Kind::Envelopes(engine) => input.records.iter().fold(Worker::new(engine), |worker, record| worker.record(record)).matches,
+            Kind::Kept(detectors) => kept(input, detectors),
             Kind::Lines(engine) => input.lines.iter().fold(Worker::new(engine), |worker, lines| worker.record(lines)).matches,
         }
     }
+}
+
+fn kept(input: &Input, detectors: &Arc<Detectors>) -> u64 {
+    let mut replay = Replay::new(detectors).expect("a replay");
+    let mut worker = pipeline::Worker::new(Arc::clone(detectors));
+    for record in &input.records {
+        worker.record("stream", record, 1);
+        black_box(replay.take(&mut worker.batch).expect("memory takes it"));
+        worker.batch.clear();
+    }
+    replay.tally().matched
 }
 
 /// What a worker thread of the daemon holds; a match's evidence is written to a buffer, as an alert would be.

@@ -83,6 +83,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                     tracing::info!(rules = fresh.rules.len(), "the rules were loaded anew");
                     metrics.rules.reloads_ok.inc();
                     metrics.rules.last_reload_ok.set(1);
+                    metrics.rules.last_reload_timestamp.set(crate::pipeline::daemon::now_ms() as f64 / 1e3);
                     let _ = reload.send(Arc::new(fresh));
                 }
                 Err(error) => {

@@ -103,6 +103,11 @@ impl Detectors {
             batch.singles.push((batch.event, Single { alert, identity: identity.event, organization: capture.organization }));
         }
         *batch.newest_ms = (*batch.newest_ms).max(time_ms);
+        batch.time_ms = batch.time_ms.max(time_ms);
+        if batch.rule_matches.len() <= found.rule {
+            batch.rule_matches.resize(found.rule + 1, 0);
+        }
+        batch.rule_matches[found.rule] += 1;
     }
 
     fn text(&self, found: &Match<'_>, name: &str, otherwise: &str) -> String {

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use prometheus::IntGauge;
+
 use super::daemon::{Committed, Done, Parts, Worked, now_ms};
 use super::replay::offer;
 use super::showing::Showing;
@@ -15,7 +17,7 @@ use crate::admin::status::ShardView;
 use crate::lease::GrantsView;
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
 use crate::position::{Position, ShardId};
-use crate::store::keeper::{Keeper, Mode};
+use crate::store::keeper::{Counts, Keeper, Mode};
 use crate::store::quarantine::QuarantinedRecord;
 use crate::store::{Store, StoreError};
 
@@ -63,6 +65,9 @@ struct Reload {
 struct Meters {
     source: SourceMetrics,
     rules: BTreeMap<String, RuleMetrics>,
+    evidence_bytes: IntGauge,
+    /// What the counters have been told of.
+    told: Counts,
     shards: BTreeMap<ShardId, ShardMetrics>,
 }
 
@@ -89,7 +94,13 @@ impl Keeping {
         let mode = Mode::Live { start_ms: now_ms };
         let keeper = Keeper::open(detectors.plan.clone(), parts.store.clone(), mode, parts.limits, true)?;
         let committed = std::mem::replace(&mut parts.committed, Box::new(|_, _| {}));
-        let meters = Meters { source: parts.metrics.source("kinesis"), rules: rule_meters(&parts.metrics, &detectors), shards: BTreeMap::new() };
+        let meters = Meters {
+            source: parts.metrics.source("kinesis"),
+            rules: rule_meters(&parts.metrics, &detectors),
+            evidence_bytes: parts.metrics.memory("evidence", parts.limits.budget_bytes),
+            told: Counts::default(),
+            shards: BTreeMap::new(),
+        };
         let showing = Showing::new(parts.board.clone(), &detectors, now_ms);
         parts.metrics.rules.loaded.set((detectors.rules.len() + detectors.correlations.len()) as i64);
         Ok(Self {
@@ -162,6 +173,11 @@ impl Keeping {
         let mut known = std::mem::take(&mut self.known);
         let duplicates = offer(self.keeper(), &mut worked.found, &mut known)?;
         self.known = known;
+        for (rule, matches) in worked.found.rule_matches.iter().enumerate().filter(|(_, matches)| **matches > 0) {
+            if let Some(meter) = self.detectors.infos.get(rule).and_then(|info| self.meters.rules.get(&info.id)) {
+                meter.matches.inc_by(*matches);
+            }
+        }
         worked.found.tally.matched -= duplicates;
         worked.found.tally.duplicate += duplicates;
         self.fresh.add(&worked.found.tally);
@@ -215,7 +231,8 @@ impl Keeping {
             return Ok(());
         }
         let positions: Vec<_> = std::mem::take(&mut self.positions).into_iter().collect();
-        let alerts = self.keeper().commit(&positions)?;
+        let committed = self.keeper().commit(&positions);
+        let alerts = committed.inspect_err(|_| self.metrics.state.commit_failures.inc())?;
         let fresh = std::mem::take(&mut self.fresh);
         self.total.add(&fresh);
         self.measure(&fresh, started, now_ms, &positions);
@@ -248,6 +265,7 @@ impl Keeping {
         events.unmatched.inc_by(fresh.unmatched);
         events.duplicate.inc_by(fresh.duplicate);
         events.quarantined.inc_by(fresh.quarantined);
+        self.metrics.events_skewed.inc_by(fresh.skewed);
         source.records.inc_by(fresh.records);
         source.bytes.inc_by(fresh.bytes);
         source.events.inc_by(fresh.read());
@@ -258,11 +276,26 @@ impl Keeping {
                 meter.checkpointed(now_ms);
             }
         }
-        let held = self.keeper().held();
+        self.measure_state();
+    }
+
+    fn measure_state(&mut self) {
+        let keeper = self.keeper();
+        let (held, counts, lost) = (keeper.held(), keeper.counts(), keeper.take_lost());
+        let told = std::mem::replace(&mut self.meters.told, counts);
+        for (rule, items) in lost {
+            if let Some(meter) = self.meters.rules.get(&rule) {
+                meter.quota_hits.inc_by(items);
+            }
+        }
+        self.metrics.events_late.inc_by(counts.expired - told.expired);
+        self.meters.evidence_bytes.set(held.memory_bytes as i64);
         let state = &self.metrics.state;
         state.evidence_rows.set(held.items as i64);
         state.groups.set(held.groups as i64);
         state.store_bytes.set(held.store_bytes as i64);
+        state.evictions.inc_by(counts.evicted - told.evicted);
+        state.spills.inc_by(counts.spilled - told.spilled);
     }
 
     /// Bytes that could not be understood are kept aside before their record counts as past.

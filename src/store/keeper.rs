@@ -80,6 +80,8 @@ pub struct Counts {
     pub clipped: u64,
     /// Items lost to a quota.
     pub evicted: u64,
+    /// Windows that left memory; their rows stay in the store.
+    pub spilled: u64,
     pub alerts: u64,
     pub incidents: u64,
 }
@@ -134,6 +136,8 @@ pub struct Keeper {
     firings: Vec<Firing>,
     alerts: Vec<Alert>,
     counts: Counts,
+    /// Per node: items lost to a quota since `take_lost`.
+    lost: Vec<u64>,
 }
 
 impl Keeper {
@@ -143,6 +147,7 @@ impl Keeper {
             infos: plan.nodes.iter().map(|n| Arc::new(fire::info(n))).collect(),
             by_state: plan.nodes.iter().enumerate().map(|(i, n)| (n.state, i)).collect(),
             learnt_ms: vec![i64::MAX; plan.nodes.len()],
+            lost: vec![0; plan.nodes.len()],
             plan,
             mode,
             limits,
@@ -166,7 +171,7 @@ impl Keeper {
     /// Takes over edited rules. What is pending must have been committed; evidence of unchanged states stays.
     pub fn replan(self, plan: Arc<Plan>) -> Result<Self> {
         let mut keeper = Self::open(plan, Arc::clone(self.rows.store()), self.mode, self.limits, self.outbox)?;
-        keeper.counts = self.counts;
+        keeper.counts = self.counts();
         Ok(keeper)
     }
 
@@ -238,7 +243,13 @@ impl Keeper {
     }
 
     pub fn counts(&self) -> Counts {
-        self.counts
+        Counts { spilled: self.counts.spilled + self.hot.spilled, ..self.counts }
+    }
+
+    /// Rules, by id, that lost evidence to a quota since the last call, and how many items.
+    pub fn take_lost(&mut self) -> Vec<(String, u64)> {
+        let lost = std::mem::replace(&mut self.lost, vec![0; self.plan.nodes.len()]);
+        self.plan.nodes.iter().zip(lost).filter(|(_, items)| *items > 0).map(|(node, items)| (node.rule.clone(), items)).collect()
     }
 
     /// Changes that wait for the next commit.
@@ -341,7 +352,7 @@ impl Keeper {
         self.trim(place, node)?;
         self.hot.measure(&place.group);
         if !known {
-            self.hold_quota(place, node, item.time_ms)?;
+            self.hold_quota(place, item.time_ms)?;
         }
         Ok(known)
     }

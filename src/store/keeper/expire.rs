@@ -107,7 +107,7 @@ impl Keeper {
     }
 
     /// Frees a tenth of a full quota, and says so in an alert of its own.
-    pub(super) fn hold_quota(&mut self, place: &Place, node: &Node, time_ms: i64) -> Result<()> {
+    pub(super) fn hold_quota(&mut self, place: &Place, time_ms: i64) -> Result<()> {
         let bucket = self.index.bucket(place.node, place.scope);
         let full = self.index.buckets()[bucket as usize].items > self.limits.quota_items;
         let crowded = self.index.groups() as u64 > self.limits.budget_bytes / 2 / GROUP_BYTES;
@@ -116,7 +116,7 @@ impl Keeper {
             (false, true) => self.index.largest().unwrap_or(bucket),
             _ => return Ok(()),
         };
-        let held = self.index.buckets()[bucket as usize].items;
+        let (held, flooded) = (self.index.buckets()[bucket as usize].items, self.index.buckets()[bucket as usize].node);
         for (group, half) in self.index.victims(bucket, (held.min(self.limits.quota_items) / 10).max(1)) {
             let mut keys = self.keys(&group)?;
             if half {
@@ -127,9 +127,12 @@ impl Keeper {
                 self.drop_group(&group, &keys);
             }
             self.counts.evicted += keys.len() as u64;
+            self.lost[flooded] += keys.len() as u64;
         }
         let lost = self.index.buckets()[bucket as usize].clone();
-        self.tell_loss(&lost.scope, &self.plan.nodes[lost.node].rule.clone(), &node.meta.title.value, time_ms)
+        let plan = Arc::clone(&self.plan);
+        let flooded = &plan.nodes[lost.node];
+        self.tell_loss(&lost.scope, &flooded.rule, &flooded.meta.title.value, time_ms)
     }
 
     /// Evidence keys of a group, the older first.

@@ -36,11 +36,13 @@ pub struct Hot {
     bytes: usize,
     budget_bytes: usize,
     clock: u64,
+    /// Windows dropped over the budget.
+    pub spilled: u64,
 }
 
 impl Hot {
     pub fn new(budget_bytes: usize) -> Self {
-        Self { windows: HashMap::default(), bytes: 0, budget_bytes, clock: 0 }
+        Self { windows: HashMap::default(), bytes: 0, budget_bytes, clock: 0, spilled: 0 }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -93,6 +95,7 @@ impl Hot {
                 break;
             }
             if group != *keep {
+                self.spilled += 1;
                 self.remove(&group);
             }
         }

@@ -56,7 +56,7 @@ impl Keeper {
         if new {
             let bucket = self.index.bucket(place.node, place.scope);
             self.index.add(place.group, bucket, item.time_ms);
-            self.hold_quota(place, node, item.time_ms)?;
+            self.hold_quota(place, item.time_ms)?;
         } else {
             self.index.touch(&place.group, item.time_ms);
         }
