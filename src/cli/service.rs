@@ -10,20 +10,22 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Admin, Board, Replayed};
+use crate::admin::{self, Admin, Board};
 use crate::config::Config;
 use crate::deliver::{self, Desk};
 use crate::lease::Notices;
 use crate::lease::local::Local;
 use crate::metrics::Metrics;
 use crate::pipeline::daemon::{self, Parts};
-use crate::pipeline::{Detectors, Tally, Worker, control};
+use crate::pipeline::{Detectors, Tally, control};
 use crate::sink::{self, Sink};
 use crate::source::kinesis::{self, Consumer};
 use crate::store::Store;
 
 /// Notices about streams that wait to be told.
 const NOTICES: usize = 64;
+/// Records of the quarantine that wait to be read again.
+const REPLAYS: usize = 8;
 
 /// A daemon that is running.
 pub struct Service {
@@ -65,8 +67,8 @@ impl Service {
         let (commands, wishes) = mpsc::channel(admin::COMMANDS);
         let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
         tokio::spawn(admin::serve(site, listener));
-        let replay = replay(detectors.clone());
-        tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), wishes, replay, stopped.clone()));
+        let (replays, again) = mpsc::channel(REPLAYS);
+        tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), wishes, replays, stopped.clone()));
         let parts = Parts {
             detectors,
             store,
@@ -75,6 +77,7 @@ impl Service {
             metrics: metrics.clone(),
             workers,
             grants,
+            replays: again,
             committed: Box::new(move |positions, _| {
                 positions.iter().for_each(|(shard, position)| leases.committed(shard, position));
                 told_desk.pulse(daemon::now_ms());
@@ -123,19 +126,6 @@ impl Service {
         }
         Ok(tally)
     }
-}
-
-/// Judges a quarantined record again by the rules in force.
-fn replay(detectors: watch::Receiver<Arc<Detectors>>) -> control::Replay {
-    Box::new(move |record| {
-        let Some(bytes) = record.whole() else {
-            return Replayed { events: 0, findings: 0, still: Some("only the beginning of the record was kept".to_owned()) };
-        };
-        let mut worker = Worker::new(detectors.borrow().clone());
-        worker.record(&record.source, &bytes, record.at_ms);
-        let still = worker.batch.quarantined.first().map(|q| q.reason.to_string());
-        Replayed { events: worker.batch.tally.events, findings: worker.batch.tally.matched, still }
-    })
 }
 
 /// SIGTERM or Ctrl-C.

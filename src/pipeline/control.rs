@@ -8,8 +8,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::daemon::Again;
 use crate::{
     admin::{Board, Command, Replayed},
     deliver::Desk,
@@ -18,27 +19,27 @@ use crate::{
 
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
-/// Decodes a quarantined record again and runs what is in it through the detectors.
-pub type Replay = Box<dyn Fn(&quarantine::QuarantinedRecord) -> Replayed + Send>;
-
 /// Runs until `stop` turns true, or the store fails.
 pub async fn serve(
     desk: Arc<Desk>,
     board: Arc<Board>,
     store: Arc<dyn Store>,
     mut commands: mpsc::Receiver<Command>,
-    replay: Replay,
+    replays: mpsc::Sender<Again>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), StoreError> {
     let mut show = tokio::time::interval(SHOW_EVERY);
     loop {
-        tokio::select! {
-            _ = show.tick() => {}
+        let command = tokio::select! {
+            _ = show.tick() => None,
             command = commands.recv() => match command {
-                Some(command) => carry_out(&desk, &*store, &replay, command)?,
+                Some(command) => Some(command),
                 None => return Ok(()),
             },
             _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
+        };
+        if let Some(command) = command {
+            carry_out(&desk, &*store, &replays, command).await?;
         }
         board.sinks.store(Arc::new(desk.sink_views(now_ms())?));
         board.silences.store(Arc::new(desk.silences()));
@@ -46,7 +47,7 @@ pub async fn serve(
 }
 
 /// Whoever asked may have left; then nobody hears the answer, and the change stands.
-fn carry_out(desk: &Desk, store: &dyn Store, replay: &Replay, command: Command) -> Result<(), StoreError> {
+async fn carry_out(desk: &Desk, store: &dyn Store, replays: &mpsc::Sender<Again>, command: Command) -> Result<(), StoreError> {
     let now_ms = now_ms();
     match command {
         Command::AddSilence(request, reply) => drop(reply.send(desk.add_silence(request, now_ms))),
@@ -60,7 +61,7 @@ fn carry_out(desk: &Desk, store: &dyn Store, replay: &Replay, command: Command) 
                 drop(reply.send(None));
                 return Ok(());
             };
-            let replayed = replay(&record);
+            let replayed = replay(&record, replays).await;
             if replayed.still.is_none() {
                 store.kv_write(&[quarantine::release(&id)])?;
             }
@@ -68,6 +69,18 @@ fn carry_out(desk: &Desk, store: &dyn Store, replay: &Replay, command: Command) 
         }
     }
     Ok(())
+}
+
+/// Decodes a quarantined record again, by the rules in force; what it holds is judged, alerted and committed before the answer.
+async fn replay(record: &quarantine::QuarantinedRecord, replays: &mpsc::Sender<Again>) -> Replayed {
+    let still = |reason: &str| Replayed { events: 0, findings: 0, still: Some(reason.to_owned()) };
+    let Some(data) = record.whole() else { return still("only the beginning of the record was kept") };
+    let (answer, answered) = oneshot::channel();
+    let again = Again { source: record.source.clone(), data, arrival_ms: record.at_ms, answer };
+    if replays.send(again).await.is_err() {
+        return still("the pipeline has ended");
+    }
+    answered.await.unwrap_or_else(|_| still("the pipeline has ended"))
 }
 
 fn now_ms() -> i64 {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::keeping::{self, Keeping};
 use super::{Batch, Detectors, Tally, Worker};
-use crate::admin::Board;
+use crate::admin::{Board, Replayed};
 use crate::lease::GrantsView;
 use crate::metrics::Metrics;
 use crate::position::{Position, ShardId};
@@ -42,11 +42,25 @@ pub struct Parts {
     pub grants: GrantsView,
     /// Told after each commit.
     pub committed: Committed,
+    /// Records of the quarantine that are to be read again.
+    pub replays: mpsc::Receiver<Again>,
+}
+
+/// A record from the quarantine, to be read as if it came anew; no shard's position moves.
+#[derive(Debug)]
+pub struct Again {
+    /// The shard that it came from: part of the identity of events without an id.
+    pub source: String,
+    pub data: Vec<u8>,
+    pub arrival_ms: i64,
+    /// Told once what was found is durable.
+    pub answer: oneshot::Sender<Replayed>,
 }
 
 /// To a worker.
 enum Job {
     Batch(source::Batch),
+    Again(Again),
     /// Every batch that comes later is judged by these.
     Reload(Arc<Detectors>),
 }
@@ -54,6 +68,7 @@ enum Job {
 /// To the keeper.
 pub(super) enum Done {
     Found(Box<Worked>),
+    Again(Box<Reread>),
     /// The worker has switched; its later batches follow the new rules.
     Reloaded(Arc<Detectors>),
 }
@@ -69,6 +84,13 @@ pub(super) struct Worked {
     pub newest_arrival_ms: Option<i64>,
     pub found: Batch,
     /// The rules that it was judged by.
+    pub detectors: Arc<Detectors>,
+}
+
+/// A record of the quarantine that went through a worker.
+pub(super) struct Reread {
+    pub found: Batch,
+    pub answer: oneshot::Sender<Replayed>,
     pub detectors: Arc<Detectors>,
 }
 
@@ -90,11 +112,11 @@ pub async fn run(mut parts: Parts, batches: mpsc::Receiver<source::Batch>) -> Re
     drop(to_keeper);
     let (ended, end) = oneshot::channel();
     let keeping = Keeping::open(&mut parts, detectors, inboxes.len(), now_ms())?;
-    let reloads = parts.detectors;
+    let (reloads, replays) = (parts.detectors, parts.replays);
     spawn("keeper", move || {
         let _ = ended.send(keeping::keep(keeping, &from_workers));
     });
-    distribute(batches, reloads, inboxes).await;
+    distribute(batches, reloads, replays, inboxes).await;
     // A keeper that ends without a word has panicked: the panic has been told, and nothing after it was committed.
     end.await.unwrap_or_else(|_| std::process::abort())
 }
@@ -109,7 +131,12 @@ pub fn now_ms() -> i64 {
 }
 
 /// Hands each batch to its shard's worker. Ends with the batches, or when the workers are gone.
-async fn distribute(mut batches: mpsc::Receiver<source::Batch>, mut reloads: watch::Receiver<Arc<Detectors>>, inboxes: Vec<mpsc::Sender<Job>>) {
+async fn distribute(
+    mut batches: mpsc::Receiver<source::Batch>,
+    mut reloads: watch::Receiver<Arc<Detectors>>,
+    mut replays: mpsc::Receiver<Again>,
+    inboxes: Vec<mpsc::Sender<Job>>,
+) {
     let hasher = foldhash::fast::FixedState::default();
     let mut reloading = true;
     loop {
@@ -120,6 +147,11 @@ async fn distribute(mut batches: mpsc::Receiver<source::Batch>, mut reloads: wat
                 hash.write(batch.shard.0.as_bytes());
                 let worker = hash.finish() as usize % inboxes.len();
                 if inboxes[worker].send(Job::Batch(batch)).await.is_err() {
+                    return;
+                }
+            }
+            Some(again) = replays.recv() => {
+                if inboxes[0].send(Job::Again(again)).await.is_err() {
                     return;
                 }
             }
@@ -141,6 +173,11 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
             Job::Reload(detectors) => {
                 worker.reload(detectors.clone());
                 Done::Reloaded(detectors)
+            }
+            Job::Again(Again { source, data, arrival_ms, answer }) => {
+                worker.record(&source, &data, arrival_ms);
+                let (found, detectors) = (std::mem::take(&mut worker.batch), worker.detectors().clone());
+                Done::Again(Box::new(Reread { found, answer, detectors }))
             }
             Job::Batch(batch) => {
                 for record in &batch.records {

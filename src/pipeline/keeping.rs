@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 
-use super::daemon::{Committed, Done, Parts, Worked, now_ms};
+use super::daemon::{Committed, Done, Parts, Reread, Worked, now_ms};
 use super::replay::offer;
 use super::showing::Showing;
-use super::{Detectors, Quarantined, Tally};
-use crate::admin::status::ShardView;
+use super::{Batch, Detectors, Quarantined, Tally};
+use crate::admin::{Replayed, status::ShardView};
 use crate::lease::GrantsView;
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
 use crate::position::{Position, ShardId};
@@ -59,7 +59,7 @@ struct Reload {
     workers: usize,
     switched: usize,
     next: Option<Arc<Detectors>>,
-    waiting: VecDeque<Box<Worked>>,
+    waiting: VecDeque<Done>,
 }
 
 struct Meters {
@@ -135,8 +135,9 @@ impl Keeping {
                 if self.reload.switched == self.reload.workers { self.exchange() } else { Ok(()) }
             }
             Done::Found(worked) if Arc::ptr_eq(&worked.detectors, &self.detectors) => self.worked(*worked),
-            Done::Found(worked) => {
-                self.reload.waiting.push_back(worked);
+            Done::Again(reread) if Arc::ptr_eq(&reread.detectors, &self.detectors) => self.reread(*reread),
+            Done::Found(_) | Done::Again(_) => {
+                self.reload.waiting.push_back(done);
                 Ok(())
             }
         }
@@ -159,10 +160,7 @@ impl Keeping {
         self.metrics.rules.loaded.set((next.rules.len() + next.correlations.len()) as i64);
         self.showing.rules_loaded(&next, now_ms());
         self.detectors = next;
-        while let Some(worked) = self.reload.waiting.pop_front() {
-            self.worked(*worked)?;
-        }
-        Ok(())
+        std::mem::take(&mut self.reload.waiting).into_iter().try_for_each(|done| self.take(done))
     }
 
     fn worked(&mut self, mut worked: Worked) -> Result<(), StoreError> {
@@ -170,17 +168,7 @@ impl Keeping {
         self.since.get_or_insert_with(Instant::now);
         self.keep_quarantined(&worked, now_ms)?;
         let found_any = worked.found.has_found();
-        let mut known = std::mem::take(&mut self.known);
-        let duplicates = offer(self.keeper(), &mut worked.found, &mut known)?;
-        self.known = known;
-        for (rule, matches) in worked.found.rule_matches.iter().enumerate().filter(|(_, matches)| **matches > 0) {
-            if let Some(meter) = self.detectors.infos.get(rule).and_then(|info| self.meters.rules.get(&info.id)) {
-                meter.matches.inc_by(*matches);
-            }
-        }
-        worked.found.tally.matched -= duplicates;
-        worked.found.tally.duplicate += duplicates;
-        self.fresh.add(&worked.found.tally);
+        self.offer(&mut worked.found)?;
         if let (true, Some(arrival_ms)) = (found_any, worked.newest_arrival_ms) {
             self.metrics.record_to_finding().record(Duration::from_millis(now_ms.saturating_sub(arrival_ms).max(0) as u64));
         }
@@ -197,6 +185,34 @@ impl Keeping {
             self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up, records });
         }
         self.positions.insert(worked.shard, worked.through);
+        Ok(())
+    }
+
+    /// What a record of the quarantine holds after all: told and durable before the answer. Bytes that still can't be read are
+    /// not kept again, nor counted.
+    fn reread(&mut self, Reread { mut found, answer, .. }: Reread) -> Result<(), StoreError> {
+        found.tally.quarantined = 0;
+        self.offer(&mut found)?;
+        self.commit()?;
+        let still = found.quarantined.first().map(|q| q.reason.to_string());
+        // Whoever asked may have left; what was found stands.
+        let _ = answer.send(Replayed { events: found.tally.events, findings: found.tally.matched + found.tally.duplicate, still });
+        Ok(())
+    }
+
+    /// Hands over a batch's matches and counts what became of its events.
+    fn offer(&mut self, found: &mut Batch) -> Result<(), StoreError> {
+        let mut known = std::mem::take(&mut self.known);
+        let duplicates = offer(self.keeper(), found, &mut known)?;
+        self.known = known;
+        found.tally.matched -= duplicates;
+        found.tally.duplicate += duplicates;
+        self.fresh.add(&found.tally);
+        for (rule, matches) in found.rule_matches.iter().enumerate().filter(|(_, matches)| **matches > 0) {
+            if let Some(meter) = self.detectors.infos.get(rule).and_then(|info| self.meters.rules.get(&info.id)) {
+                meter.matches.inc_by(*matches);
+            }
+        }
         Ok(())
     }
 
@@ -227,7 +243,7 @@ impl Keeping {
         self.keeper().advance(frontier_ms)?;
         self.since = None;
         self.show(now_ms);
-        if self.positions.is_empty() && self.keeper().pending() == 0 {
+        if self.positions.is_empty() && self.keeper().pending() == 0 && self.fresh == Tally::default() {
             return Ok(());
         }
         let positions: Vec<_> = std::mem::take(&mut self.positions).into_iter().collect();

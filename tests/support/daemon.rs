@@ -18,7 +18,7 @@ use trailwarden::{
     alert::{Alert, Level},
     deliver::{self, Desk},
     metrics::Metrics,
-    pipeline::control,
+    pipeline::{control, daemon::Again},
     route,
     sink::{self, Shared, Sink, http::Http},
     store::{MemoryStore, Store, outbox_row},
@@ -56,8 +56,13 @@ pub async fn start(sinks: &[(&str, String)], routing: &str) -> Daemon {
     let server = Admin::new(&config, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
     tokio::spawn(admin::serve(server, listener));
     tokio::spawn(deliver::run(desk.clone(), shared.http, stopped.clone()));
-    let replay: control::Replay = Box::new(|_| Replayed { events: 0, findings: 0, still: Some("still no JSON".into()) });
-    tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), received, replay, stopped));
+    let (replays, mut again) = mpsc::channel::<Again>(1);
+    tokio::spawn(async move {
+        while let Some(again) = again.recv().await {
+            let _ = again.answer.send(Replayed { events: 0, findings: 0, still: Some("still no JSON".into()) });
+        }
+    });
+    tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), received, replays, stopped));
     Daemon { address, board, store, desk, metrics, stop }
 }
 
