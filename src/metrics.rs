@@ -71,6 +71,7 @@ pub struct Metrics {
     aws_calls: IntCounterVec,
     /// Read and write units that DynamoDB says it has billed.
     pub dynamodb_capacity_units: Counter,
+    state_units: CounterVec,
     source_gaps: IntCounterVec,
     admin_requests: IntCounterVec,
 }
@@ -246,6 +247,11 @@ impl Metrics {
             lease_events: r.counters("lease_events_total", "What happened to leases.", &["event"]),
             aws_calls: r.counters("aws_calls_total", call_help, &["service", "operation", "outcome"]),
             dynamodb_capacity_units: r.float_counter("dynamodb_capacity_units_total", "Read and write units consumed, as DynamoDB tells."),
+            state_units: r.float_counters(
+                "dynamodb_state_units_total",
+                "Read and write units of the fleet's state table by call, as DynamoDB tells.",
+                &["operation"],
+            ),
             source_gaps: r.counters("source_gaps_total", "Stretches of a stream that could not be read any more.", &["reason"]),
             admin_requests: r.counters("admin_requests_total", "Requests to the status page and its API.", &["outcome"]),
             registry: r.0,
@@ -360,6 +366,11 @@ impl Metrics {
     pub fn aws_call(&self, service: &'static str, operation: &'static str) -> CallMetrics {
         let [ok, throttled, failed] = CALL_OUTCOMES.map(|outcome| self.aws_calls.with_label_values(&[service, operation, outcome]));
         CallMetrics { ok, throttled, failed }
+    }
+
+    /// `operation` on the fleet's state table, as DynamoDB names it.
+    pub fn dynamodb_state_units(&self, operation: &'static str) -> Counter {
+        self.state_units.with_label_values(&[operation])
     }
 
     /// `reason`: `retention` (the checkpoint is older than the stream's memory) or `truncated`.

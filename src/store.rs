@@ -10,12 +10,15 @@ use crate::{
     position::{Position, SequenceNumber, ShardId},
 };
 
+pub mod dynamo;
 pub mod embedded;
 pub mod keeper;
 pub mod memory;
-pub mod quarantine;
 pub mod overlay;
+pub mod quarantine;
+pub mod shared;
 
+pub use dynamo::DynamoStore;
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 
@@ -73,12 +76,19 @@ pub enum StoreError {
     Io { path: String, detail: String },
     #[error("a row of table {table} can't be read: {detail}")]
     Row { table: &'static str, detail: String },
+    /// Nothing of the batch was kept; the same batch is judged again from fresh reads.
+    #[error("another worker changed the same rows first")]
+    Conflict,
+    #[error("DynamoDB refuses {call} on table {table}: {detail}")]
+    Refused { call: &'static str, table: String, detail: String },
+    #[error("DynamoDB gave no answer to {call} on table {table} for {waited_s} s: {detail}; nothing was skipped, start again once it answers")]
+    Unavailable { call: &'static str, table: String, waited_s: u64, detail: String },
 }
 
 impl StoreError {
-    /// False for all: a store that failed once stops the daemon, which resumes from the last batch.
+    /// True for a lost race alone: a store that failed once stops the daemon, which resumes from the last batch.
     pub fn is_retryable(&self) -> bool {
-        false
+        matches!(self, Self::Conflict)
     }
 }
 
@@ -98,6 +108,17 @@ impl Change {
         }
     }
 }
+
+/// What a row must still be when a batch is committed; `None`: it must not be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    pub table: Table,
+    pub key: Box<[u8]>,
+    pub value: Option<Box<[u8]>>,
+}
+
+/// A row with its table: what `Store::group` gives.
+pub type GroupRow = (Table, Vec<u8>, Vec<u8>);
 
 /// Where an alert stands in the outbox: urgency first, then age, then id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +164,29 @@ pub trait Store: Send + Sync {
 
     /// All changes or none. An error means that none of them counts.
     fn commit(&self, changes: Vec<Change>) -> Result<()>;
+
+    /// `commit`, if every guard holds at that moment. False: one didn't, and nothing was changed.
+    fn commit_if(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool>;
+
+    /// How many rows one batch may change where it must be there whole.
+    fn batch_changes(&self) -> usize {
+        usize::MAX
+    }
+
+    /// All rows of one group of evidence. Its version is read before the others, so none of them is older than it says.
+    fn group(&self, group: &[u8; 16]) -> Result<Vec<GroupRow>> {
+        let mut rows = Vec::new();
+        for (table, prefix) in [(Table::Meta, version_key(group)), (Table::Groups, group.to_vec())] {
+            rows.extend(self.get(table, &prefix)?.map(|value| (table, prefix, value)));
+        }
+        for (table, prefix) in [(Table::Fired, [b"c", &group[..]].concat()), (Table::Evidence, group.to_vec())] {
+            self.scan(table, &prefix, &[], &mut |key, value| {
+                rows.push((table, key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(rows)
+    }
 
     /// Bytes of rows, keys included: estimated in memory, the file's length on disk.
     fn bytes(&self) -> u64;
@@ -245,6 +289,14 @@ pub fn outbox_row(alert: &Alert) -> Option<Change> {
 pub fn position_row(shard: &ShardId, position: &Position) -> Change {
     Change::Put { table: Table::Positions, key: shard.0.as_bytes().into(), value: write_position(position).into_bytes().into() }
 }
+
+/// The row in `Table::Meta` that changes with every change of a group, where several workers share it.
+pub(crate) fn version_key(group: &[u8; 16]) -> Vec<u8> {
+    [VERSION, &group[..]].concat()
+}
+
+/// What such keys begin with.
+pub(crate) const VERSION: &[u8] = b"version ";
 
 fn remove(key: &OutboxKey) -> Change {
     Change::Delete { table: Table::Outbox, key: Box::new(key.0) }

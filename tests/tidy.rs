@@ -25,7 +25,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("detect", "event rule"),
     ("correlate", "event rule detect"),
     ("alert", "event rule detect correlate"),
-    ("store", "position lease correlate alert"),
+    // What the calls on the shared table cost.
+    ("store", "position lease correlate alert metrics"),
     ("route", "alert"),
     ("sink", "alert metrics"),
     ("deliver", "store route sink alert metrics"),

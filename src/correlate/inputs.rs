@@ -39,7 +39,7 @@ struct Row {
 }
 
 /// A batch of matches.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Inputs {
     text: String,
     rows: Vec<Row>,

@@ -20,7 +20,7 @@ use redb::{
     TableError, TransactionError, WriteTransaction,
 };
 
-use super::{Change, Result, Store, StoreError, Table, Visit};
+use super::{Change, Guard, Result, Store, StoreError, Table, Visit};
 
 /// The layout of the rows. A change of it comes with a step in `migrate`.
 const SCHEMA: u32 = 1;
@@ -93,11 +93,18 @@ impl EmbeddedStore {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self, changes: Vec<Change>) -> Result<()> {
+    fn write(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool> {
         let mut write = self.database.begin_write().map_err(|e| transaction_error(&self.path, e))?;
         // Freed pages are only used again after a commit that is on disk.
         if self.temporary && !self.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(TEMPORARY_SYNC) {
             write.set_durability(Durability::None).map_err(|e| io_error(&self.path, &e))?;
+        }
+        for guard in guards {
+            let rows = write.open_table(definition(guard.table)).map_err(|e| table_error(&self.path, e))?;
+            let found = rows.get(&*guard.key).map_err(|e| storage_error(&self.path, e))?;
+            if found.as_ref().map(|row| row.value()) != guard.value.as_deref() {
+                return Ok(false);
+            }
         }
         for table in Table::ALL {
             let mut of_table = changes.iter().filter(|c| c.table() == table).peekable();
@@ -113,7 +120,8 @@ impl EmbeddedStore {
                 .map_err(|e| storage_error(&self.path, e))?;
             }
         }
-        write.commit().map_err(|e| commit_error(&self.path, e))
+        write.commit().map_err(|e| commit_error(&self.path, e))?;
+        Ok(true)
     }
 }
 
@@ -136,10 +144,16 @@ impl Store for EmbeddedStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {
-        self.write(changes)?;
+        self.commit_if(&[], changes).map(|_| ())
+    }
+
+    fn commit_if(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool> {
+        if !self.write(guards, changes)? {
+            return Ok(false);
+        }
         let fresh = view(&self.database, &self.path)?;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+        Ok(true)
     }
 
     fn bytes(&self) -> u64 {

@@ -25,8 +25,10 @@ mod look;
 mod restore;
 pub mod rows;
 mod runs;
+mod share;
 
 pub use look::{GroupView, ItemView, groups, items};
+pub use share::SharedKeeper;
 
 use fire::Firing;
 use hot::Hot;
@@ -121,6 +123,8 @@ pub struct Keeper {
     limits: Limits,
     /// Alerts also go to the store's outbox.
     outbox: bool,
+    /// Others change the same rows: see `share`.
+    shared: bool,
     rows: Overlay,
     index: Index,
     hot: Hot,
@@ -143,6 +147,10 @@ pub struct Keeper {
 impl Keeper {
     /// Takes up what the store holds. `outbox`: whether alerts are also written to the outbox for delivery.
     pub fn open(plan: Arc<Plan>, store: Arc<dyn Store>, mode: Mode, limits: Limits, outbox: bool) -> Result<Self> {
+        Self::open_as(plan, store, mode, limits, outbox, false)
+    }
+
+    fn open_as(plan: Arc<Plan>, store: Arc<dyn Store>, mode: Mode, limits: Limits, outbox: bool, shared: bool) -> Result<Self> {
         let mut keeper = Self {
             infos: plan.nodes.iter().map(|n| Arc::new(fire::info(n))).collect(),
             by_state: plan.nodes.iter().enumerate().map(|(i, n)| (n.state, i)).collect(),
@@ -152,6 +160,7 @@ impl Keeper {
             mode,
             limits,
             outbox,
+            shared,
             rows: Overlay::new(store),
             index: Index::default(),
             hot: Hot::new((limits.budget_bytes / 4) as usize),
@@ -359,6 +368,10 @@ impl Keeper {
 
     /// Writes a new group's row; true where it is new.
     fn meet(&mut self, place: &Place, node: &Node) -> bool {
+        if self.shared {
+            self.meet_shared(&place.group, rows::group_row(&node.state, place.scope, place.tuple));
+            return false;
+        }
         if self.index.knows(&place.group) {
             return false;
         }

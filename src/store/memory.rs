@@ -10,7 +10,7 @@ use std::{
     sync::{OnceLock, PoisonError, RwLock},
 };
 
-use super::{Change, EmbeddedStore, Result, Store, Table, Visit};
+use super::{Change, EmbeddedStore, Guard, Result, Store, Table, Visit};
 
 type Rows = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -101,11 +101,18 @@ impl Store for MemoryStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {
+        self.commit_if(&[], changes).map(|_| ())
+    }
+
+    fn commit_if(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(disk) = self.disk.get() {
-            return disk.commit(changes);
+            return disk.commit_if(guards, changes);
         }
         let Tables { rows, bytes } = &mut *tables;
+        if guards.iter().any(|guard| rows[guard.table as usize].get(&guard.key) != guard.value.as_ref()) {
+            return Ok(false);
+        }
         for change in changes {
             match change {
                 Change::Put { table, key, value } => {
@@ -122,7 +129,8 @@ impl Store for MemoryStore {
                 }
             }
         }
-        self.spill(&mut tables)
+        self.spill(&mut tables)?;
+        Ok(true)
     }
 
     fn bytes(&self) -> u64 {

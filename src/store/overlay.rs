@@ -34,6 +34,12 @@ impl Overlay {
         self.changes
     }
 
+    /// Forgets the uncommitted changes.
+    pub fn drop_changes(&mut self) {
+        self.pending = Default::default();
+        self.changes = 0;
+    }
+
     pub fn put(&mut self, table: Table, key: &[u8], value: impl Into<Box<[u8]>>) {
         self.set(table, key, Some(value.into()));
     }

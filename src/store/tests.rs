@@ -59,6 +59,41 @@ pub(crate) fn check_store(store: &dyn Store) {
     check_outbox(store);
     check_kv(store);
     check_positions(store);
+    check_guards(store);
+}
+
+fn check_guards(store: &dyn Store) {
+    let group = [7; 16];
+    let guard = |value: Option<&str>| Guard { table: Table::Meta, key: version_key(&group).into(), value: value.map(|v| v.as_bytes().into()) };
+    let put = |table, key: Vec<u8>, value: &str| Change::Put { table, key: key.into(), value: value.as_bytes().into() };
+    let batch = |version: &str, item: &[u8]| {
+        vec![
+            put(Table::Meta, version_key(&group), version),
+            put(Table::Groups, group.to_vec(), "group"),
+            put(Table::Fired, [b"c", &group[..], item].concat(), "cell"),
+            put(Table::Evidence, [&group[..], item].concat(), "item"),
+        ]
+    };
+    for (seen, next, item, expected) in [
+        (Some("1"), "1", b"x", false),
+        (None, "1", b"a", true),
+        (None, "2", b"y", false),
+        (Some("1"), "2", b"b", true),
+        (Some("1"), "3", b"z", false),
+    ] {
+        assert_eq!(store.commit_if(&[guard(seen)], batch(next, item)).unwrap(), expected, "{seen:?} to {next}");
+    }
+    let other = Guard { table: Table::Fired, key: b"i-other"[..].into(), value: None };
+    let lone = || vec![put(Table::Meta, b"lone".to_vec(), "x")];
+    assert!(!store.commit_if(&[other.clone(), guard(None)], lone()).unwrap(), "a guard on a row that isn't changed");
+    assert_eq!(store.get(Table::Meta, b"lone").unwrap(), None);
+    assert!(store.commit_if(&[other, guard(Some("2"))], lone()).unwrap());
+    let mut rows = store.group(&group).unwrap();
+    assert_eq!(rows[0], (Table::Meta, version_key(&group), b"2".to_vec()), "the version comes first");
+    rows.sort();
+    let found: Vec<_> = rows.iter().map(|(table, key, _)| (*table, *key.last().unwrap())).collect();
+    let (evidence, fired) = (Table::Evidence, Table::Fired);
+    assert_eq!(found, [(evidence, b'a'), (evidence, b'b'), (Table::Groups, 7), (fired, b'a'), (fired, b'b'), (Table::Meta, 7)]);
 }
 
 fn check_outbox(store: &dyn Store) {

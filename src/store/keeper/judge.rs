@@ -13,6 +13,9 @@ use super::{
 };
 use crate::correlate::{Kind, window::Window};
 
+/// Rows that one match takes away where rows are shared: what fits its transaction.
+const SHARED_FORGET: usize = 20;
+
 impl Keeper {
     /// Brings a group's window into memory.
     pub(super) fn load(&mut self, place: &Place, node: &Node, fresh: bool) -> Result<()> {
@@ -83,27 +86,33 @@ impl Keeper {
     /// Moves the frontier and judges everything that becomes due, in order of due time: children before the parents that wait
     /// for them. The frontier goes from due time to due time, so that a jump of it expires nothing that a parent still needs.
     pub(super) fn judge_until(&mut self, target_ms: i64) -> Result<()> {
-        let plan = Arc::clone(&self.plan);
-        while let Some((key, late)) = self.rows.first(Table::Timers, &self.timer_cursor)? {
-            let timer = rows::read_timer_key(&key).ok_or_else(|| row_error(Table::Timers, "its key has a wrong length"))?;
-            if timer.due_ms > target_ms {
-                break;
-            }
-            self.frontier_ms = self.frontier_ms.max(timer.due_ms);
-            self.rows.delete(Table::Timers, &key);
-            self.timer_cursor = key;
-            // The group may have been evicted, its rule edited away: then there is nothing to judge.
-            let Some(row) = self.rows.get(Table::Groups, &timer.group)? else { continue };
-            let group = rows::read_group(&row).ok_or_else(|| row_error(Table::Groups, "it is cut short"))?;
-            let Some(node) = self.by_state.get(&group.state).copied() else { continue };
-            let place = Place { node, group: timer.group, scope: &group.scope, tuple: &group.tuple };
-            self.judge(&place, &plan.nodes[node], &timer, late == [1])?;
+        while self.judge_next(target_ms)? {
             if self.mode == Mode::Replay && self.rows.changes() >= REPLAY_CHANGES {
                 self.rows.commit()?;
             }
         }
         self.frontier_ms = target_ms;
         Ok(())
+    }
+
+    /// The first of what is due at `target_ms`; false where nothing is.
+    pub(super) fn judge_next(&mut self, target_ms: i64) -> Result<bool> {
+        let Some((key, late)) = self.rows.first(Table::Timers, &self.timer_cursor)? else { return Ok(false) };
+        let timer = rows::read_timer_key(&key).ok_or_else(|| row_error(Table::Timers, "its key has a wrong length"))?;
+        if timer.due_ms > target_ms {
+            return Ok(false);
+        }
+        self.frontier_ms = self.frontier_ms.max(timer.due_ms);
+        self.rows.delete(Table::Timers, &key);
+        self.timer_cursor = key;
+        // The group may have been evicted, its rule edited away: then there is nothing to judge.
+        let Some(row) = self.rows.get(Table::Groups, &timer.group)? else { return Ok(true) };
+        let group = rows::read_group(&row).ok_or_else(|| row_error(Table::Groups, "it is cut short"))?;
+        let Some(node) = self.by_state.get(&group.state).copied() else { return Ok(true) };
+        let plan = Arc::clone(&self.plan);
+        let place = Place { node, group: timer.group, scope: &group.scope, tuple: &group.tuple };
+        self.judge(&place, &plan.nodes[node], &timer, late == [1])?;
+        Ok(true)
     }
 
     fn judge(&mut self, place: &Place, node: &Node, timer: &Timer, late: bool) -> Result<()> {
@@ -168,6 +177,8 @@ impl Keeper {
 
     /// Deletes some rows of a group that stays.
     pub(super) fn forget(&mut self, group: &Id, keys: &[Vec<u8>]) {
+        // Shared rows are changed few at a time; the rest goes when the group is read again.
+        let keys = if self.shared { &keys[..keys.len().min(SHARED_FORGET)] } else { keys };
         keys.iter().for_each(|key| self.rows.delete(Table::Evidence, key));
         self.index.shrink(group, keys.len() as u64);
         if let Some(loaded) = self.hot.get(group) {

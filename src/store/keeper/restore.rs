@@ -22,12 +22,11 @@ struct Found {
 
 impl Keeper {
     pub(super) fn restore(&mut self) -> Result<()> {
-        if let Some(row) = self.rows.get(Table::Meta, FRONTIER)? {
-            let row = row.try_into().map_err(|_| row_error(Table::Meta, "the frontier has a wrong length"))?;
-            self.frontier_ms = key_time(row);
-        }
+        self.restore_frontier()?;
         self.restore_learning()?;
-        self.restore_index()?;
+        if !self.shared {
+            self.restore_index()?;
+        }
         self.rows.commit()
     }
 
