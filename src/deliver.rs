@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod backoff;
+mod claimed;
 mod command;
 mod lane;
 mod ledger;
@@ -29,6 +30,7 @@ mod plan;
 mod run;
 mod timer;
 
+pub use claimed::run_claimed;
 pub use lane::Lane;
 pub use ledger::{DeadLetter, Incident};
 pub use run::run;

@@ -10,6 +10,7 @@ use crate::{
     position::{Position, SequenceNumber, ShardId},
 };
 
+pub mod claim;
 pub mod dynamo;
 pub mod embedded;
 pub mod keeper;

@@ -9,12 +9,13 @@ mod drive;
 mod fleet;
 #[path = "state/oracle.rs"]
 mod oracle;
-#[path = "support/servers.rs"]
-mod servers;
-#[path = "support/tools.rs"]
-mod tools;
 #[path = "state/world.rs"]
 mod world;
+mod support {
+    pub mod proxy;
+    pub mod servers;
+    pub mod tools;
+}
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,10 @@ use std::{
     },
 };
 
-use servers::Server;
+use support::{
+    proxy::{Proxy, Spoil},
+    servers::{self, Server},
+};
 use trailwarden::{
     metrics::Metrics,
     store::{Change, DynamoStore, Guard, MemoryStore, Store, StoreError, Table},
@@ -36,7 +40,7 @@ const KEEP_MS: i64 = 7 * 24 * 3_600_000;
 
 /// One server, a fresh table for each store.
 struct Real {
-    _server: Server,
+    server: Server,
     client: aws_sdk_dynamodb::Client,
     tables: AtomicU64,
     metrics: Arc<Metrics>,
@@ -48,7 +52,7 @@ impl Real {
         let server = servers::dynamodb()?;
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let client = aws_sdk_dynamodb::Client::new(&runtime.block_on(trailwarden::aws::load(Some("eu-west-1"), Some(&server.url))));
-        Some(Self { _server: server, client, tables: AtomicU64::new(0), metrics: Arc::new(Metrics::new()), runtime })
+        Some(Self { server, client, tables: AtomicU64::new(0), metrics: Arc::new(Metrics::new()), runtime })
     }
 
     fn open(&self, table: &str) -> Result<DynamoStore, StoreError> {
@@ -177,4 +181,17 @@ fn property_fleet_ids_on_dynamodb() {
     let cases = if std::env::var_os("TRAILWARDEN_LONG").is_some() { 200 } else { fleet::number("TRAILWARDEN_CASES", 50) };
     let draw = fleet::Draw { salt: 0xd1_4a30, workers: &[1, 8], batch_changes: &[100], most_events: 14 };
     fleet::check(&mut || real.fresh(), cases, &draw);
+}
+
+/// Half of the calls throttled, and more failed or answered in vain: slower, but nothing is lost or told twice.
+#[test]
+fn throttled_calls_lose_nothing() {
+    let Some(mut real) = Real::start() else { return };
+    let spoil = Spoil { throttled: 500, failed: 50, lost: 50 };
+    let proxy = real.runtime.block_on(Proxy::start(&real.server.url, spoil, 7));
+    real.client = aws_sdk_dynamodb::Client::new(&real.runtime.block_on(trailwarden::aws::load(Some("eu-west-1"), Some(&proxy.url))));
+    let draw = fleet::Draw { salt: 0x7407, workers: &[3], batch_changes: &[100], most_events: 5 };
+    fleet::check(&mut || real.fresh(), 2, &draw);
+    let calls = real.metrics.aws_call("dynamodb", "TransactWriteItems");
+    assert!(calls.throttled.get() * 2 > calls.ok.get() && calls.failed.get() > 0, "{} throttled", calls.throttled.get());
 }

@@ -1,0 +1,117 @@
+//! Delivery of a fleet: the desk is open where the outbox is claimed, and nowhere else.
+//!
+//! In: a claim, a way to open a desk, a stop signal. Out: as `run`. Invariant: a desk is opened after the claim was taken, so that it
+//! reads what the one before it left, and is closed before the claim runs out.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{DeliverError, Desk, run::blocking};
+use crate::{sink::http::Http, store::claim::Claim};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until `stop` turns true or the store fails. `open` is called each time the claim is taken, and should tell the others of the process about the new desk.
+pub async fn run_claimed(
+    mut claim: Claim,
+    mut open: impl FnMut() -> Result<Arc<Desk>, DeliverError>,
+    http: Http,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DeliverError> {
+    let since = Instant::now();
+    let clock_ms = || i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+    while !*stop.borrow() {
+        if blocking(|| claim.hold(clock_ms()))? {
+            let desk = blocking(&mut open)?;
+            while_held(&mut claim, desk, &http, &mut stop, &clock_ms).await?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = stop.changed() => {}
+        }
+    }
+    blocking(|| claim.release())?;
+    Ok(())
+}
+
+/// Until the claim is lost or `stop` turns true.
+async fn while_held(
+    claim: &mut Claim,
+    desk: Arc<Desk>,
+    http: &Http,
+    stop: &mut watch::Receiver<bool>,
+    clock_ms: &impl Fn() -> i64,
+) -> Result<(), DeliverError> {
+    let (end, ended) = watch::channel(false);
+    let running = super::run(desk, http.clone(), ended);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            done = &mut running => return Ok(done?),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                if !blocking(|| claim.hold(clock_ms()))? || !claim.is_held(clock_ms()) {
+                    tracing::warn!("another worker delivers now");
+                    // What is being sent is broken off: the other sends it again, under the same key.
+                    return Ok(());
+                }
+            }
+            _ = stop.changed() => {
+                // A failure to send doesn't matter: then it has ended.
+                let _ = end.send(true);
+                return Ok(running.await?);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{
+        deliver, route,
+        store::{MemoryStore, Store},
+    };
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_desk_is_open_and_the_next_follows_it() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let opened: [Arc<AtomicU64>; 2] = Default::default();
+        let worker = |at: usize, stop: watch::Receiver<bool>| {
+            let (store, opened) = (store.clone(), opened[at].clone());
+            let claim = Claim::new(store.clone(), "outbox", &at.to_string());
+            let open = move || {
+                opened.fetch_add(1, Ordering::Relaxed);
+                let metrics = Arc::new(crate::metrics::Metrics::new());
+                Ok(Arc::new(Desk::open(store.clone(), vec![], &route::Config::default(), deliver::Config::default(), metrics)?))
+            };
+            tokio::spawn(run_claimed(claim, open, Http::new(), stop))
+        };
+        let counts = || [opened[0].load(Ordering::Relaxed), opened[1].load(Ordering::Relaxed)];
+        let until = async |expected: [u64; 2]| {
+            for _ in 0..200 {
+                if counts() == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            panic!("{:?}, not {expected:?}", counts());
+        };
+        let [(end_a, stop_a), (end_b, stop_b)] = [watch::channel(false), watch::channel(false)];
+        let a = worker(0, stop_a);
+        until([1, 0]).await;
+        let b = worker(1, stop_b);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(counts(), [1, 0], "the second waits");
+        end_a.send(true).unwrap();
+        a.await.unwrap().unwrap();
+        until([1, 1]).await;
+        end_b.send(true).unwrap();
+        b.await.unwrap().unwrap();
+    }
+}
