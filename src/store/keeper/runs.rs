@@ -89,7 +89,9 @@ impl Keeper {
         let mut before: Option<i64> = None;
         let runs: Vec<(i64, i64)> = row.runs.iter().collect();
         for (start, end) in runs {
-            let near = before.replace(end).is_some_and(|end| end.saturating_add(node.timespan_ms + settle_ms) >= start);
+            // What is yet to come lies behind the frontier by `settle` at most; a shard that lags may still bridge the gap.
+            let open_from = start.min(self.frontier_ms);
+            let near = before.replace(end).is_some_and(|end| end.saturating_add(node.timespan_ms + settle_ms) >= open_from);
             if seen_ms.is_some_and(|seen| seen < start || seen > end) {
                 continue;
             }

@@ -188,6 +188,21 @@ fn learning_ends_once() {
 }
 
 #[test]
+fn a_lagging_shard_may_still_join_a_value_to_what_was_learnt() {
+    let new = State::NewValue { fields: vec![at("v".into())], group_by: vec![at("g".into())], memory_ms: 3_600_000, learning_ms: 3_600_000 };
+    let mut bench = Bench::new(&[stateful(new)], &[], Limits::default());
+    bench.see(T0 + HOUR / 2, "g", "daily");
+    assert_eq!(bench.commit(T0 + HOUR + 301_000), []);
+    // One shard is hours ahead of the frontier; what lies between is read later.
+    bench.see(T0 + 3 * HOUR, "g", "daily");
+    assert_eq!(bench.commit(T0 + HOUR + 301_000), []);
+    for minute in [85, 140] {
+        bench.see(T0 + minute * 60_000, "g", "daily");
+    }
+    assert_eq!(bench.commit(T0 + 4 * HOUR), []);
+}
+
+#[test]
 fn a_silent_group_is_told_and_resolved_across_a_restart() {
     let mut bench = Bench::new(&[stateful(State::Absence { group_by: vec![], timespan_ms: 600_000 })], &[], Limits::default());
     bench.see(T0, "", "");
