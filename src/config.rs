@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::rule::ast::Profile;
 use crate::rule::diagnostic::Diagnostic;
-use crate::{admin, deliver, route, sink, source, store};
+use crate::{admin, deliver, lease, route, sink, source, store};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -20,6 +20,9 @@ use crate::{admin, deliver, route, sink, source, store};
 pub struct Config {
     /// The streams to read.
     pub kinesis: source::kinesis::Config,
+    /// Shares the streams with other workers by leases in DynamoDB; without it this process reads them alone.
+    #[serde(default)]
+    pub leases: Option<lease::config::Config>,
     /// Which detectors run.
     #[serde(default)]
     pub rules: Rules,

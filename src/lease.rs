@@ -11,6 +11,7 @@ use crate::position::{Position, ShardId};
 
 pub mod config;
 pub mod leader;
+pub mod ledger;
 pub mod local;
 pub mod manager;
 pub mod plan;

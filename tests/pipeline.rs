@@ -68,6 +68,7 @@ fn start(limits: Limits) -> Run {
         board: Board::new(now_ms()),
         workers: 2,
         grants,
+        ledger: trailwarden::lease::ledger::Ledger::new("test", None),
         committed: Box::new(|_, _| {}),
         replays: again,
     };

@@ -113,6 +113,7 @@ fn config(url: &str, folder: &std::path::Path) -> Config {
     let state = State { path: folder.join("state.redb"), ..State::default() };
     Config {
         kinesis,
+        leases: None,
         rules: Rules::default(),
         state,
         sinks: BTreeMap::new(),

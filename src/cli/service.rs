@@ -14,7 +14,10 @@ use crate::admin::{self, Admin, Board};
 use crate::config::Config;
 use crate::deliver::{self, Desk};
 use crate::lease::Notices;
+use crate::lease::ledger::Leases;
 use crate::lease::local::Local;
+use crate::lease::manager::Manager;
+use crate::lease::row::Naming;
 use crate::metrics::Metrics;
 use crate::pipeline::daemon::{self, Parts};
 use crate::pipeline::{Detectors, Tally, control};
@@ -36,6 +39,7 @@ pub struct Service {
     /// Where the status page is.
     pub address: SocketAddr,
     consumer: Consumer,
+    leases: Leases,
     daemon: tokio::task::JoinHandle<Result<Tally, crate::store::StoreError>>,
     delivery: tokio::task::JoinHandle<Result<(), crate::store::StoreError>>,
     stop: watch::Sender<bool>,
@@ -59,10 +63,11 @@ impl Service {
         }
         let desk = Arc::new(Desk::open(store.clone(), sinks, &config.routing, config.delivery.clone(), metrics.clone())?);
         let client = kinesis::client(&config.kinesis).await;
-        let leases = Arc::new(Local::start(&client, &config.kinesis.streams, &config.kinesis.start.0, store.positions()?, &notices));
+        let leases = leases(&config, &client, store.as_ref(), &notices, &metrics).await?;
+        board.worker.store(Arc::new(leases.ledger().worker().to_owned()));
         let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices, &metrics);
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let (grants, told_desk) = (leases.grants(), desk.clone());
+        let (grants, ledger, marks, told_desk) = (leases.grants(), leases.ledger(), leases.ledger(), desk.clone());
         let (stop, stopped) = watch::channel(false);
         let (commands, wishes) = mpsc::channel(admin::COMMANDS);
         let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
@@ -77,9 +82,10 @@ impl Service {
             metrics: metrics.clone(),
             workers,
             grants,
+            ledger,
             replays: again,
-            committed: Box::new(move |positions, _| {
-                positions.iter().for_each(|(shard, position)| leases.committed(shard, position));
+            committed: Box::new(move |committed, _| {
+                marks.mark(committed);
                 told_desk.pulse(daemon::now_ms());
                 told_desk.wake();
             }),
@@ -93,6 +99,7 @@ impl Service {
             board,
             address,
             consumer,
+            leases,
             daemon,
             delivery,
             stop,
@@ -104,7 +111,7 @@ impl Service {
     /// # Errors
     /// The store's failure, which lost nothing that was committed.
     pub async fn finish(self, until: impl Future<Output = ()>) -> anyhow::Result<Tally> {
-        let Self { consumer, mut daemon, mut delivery, stop, board, .. } = self;
+        let Self { consumer, leases, mut daemon, mut delivery, stop, board, .. } = self;
         let early = tokio::select! {
             () = until => None,
             ended = &mut daemon => Some(ended.context("the pipeline")?),
@@ -119,6 +126,8 @@ impl Service {
             Some(ended) => ended,
             None => daemon.await.context("the pipeline")?,
         };
+        // Others may go on while delivery drains.
+        leases.end().await;
         let _ = stop.send(true);
         let tally = tally.context("the state can't be kept; nothing after the last commit counts")?;
         if !delivery.is_finished() {
@@ -126,6 +135,24 @@ impl Service {
         }
         Ok(tally)
     }
+}
+
+/// By a table where the config names one, else this process for itself.
+async fn leases(
+    config: &Config,
+    client: &aws_sdk_kinesis::Client,
+    store: &dyn Store,
+    notices: &Notices,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Leases> {
+    let (streams, start) = (&config.kinesis.streams, &config.kinesis.start.0);
+    let Some(fleet) = &config.leases else {
+        return Ok(Leases::alone(Local::start(client, streams, start, store.positions()?, notices)));
+    };
+    let naming = Naming::resolve(client, streams).await.context("the streams' names")?;
+    let dynamodb = fleet.client().await;
+    let manager = Manager::start(fleet.clone(), dynamodb, client.clone(), naming, start.clone(), notices.clone(), metrics.clone()).await;
+    Ok(Leases::fleet(manager.with_context(|| format!("joining the fleet of `{}`", fleet.table))?))
 }
 
 /// SIGTERM or Ctrl-C.

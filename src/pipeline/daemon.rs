@@ -15,6 +15,7 @@ use super::keeping::{self, Keeping};
 use super::{Batch, Detectors, Tally, Worker};
 use crate::admin::{Board, Replayed};
 use crate::lease::GrantsView;
+use crate::lease::ledger::{Ledger, Mark};
 use crate::metrics::Metrics;
 use crate::position::{Position, ShardId};
 use crate::source;
@@ -27,7 +28,7 @@ const INBOX_BATCHES: usize = 8;
 const FOUND_BATCHES: usize = 64;
 
 /// Hears of each commit: the positions that are safe now, and what became of their events.
-pub type Committed = Box<dyn FnMut(&[(ShardId, Position)], &Tally) + Send>;
+pub type Committed = Box<dyn FnMut(&[Mark], &Tally) + Send>;
 
 /// What the daemon is made of.
 pub struct Parts {
@@ -40,6 +41,8 @@ pub struct Parts {
     pub workers: usize,
     /// The shards that are being read, for the frontier.
     pub grants: GrantsView,
+    /// Knows which leases are lost, and how old each checkpoint is.
+    pub ledger: Ledger,
     /// Told after each commit.
     pub committed: Committed,
     /// Records of the quarantine that are to be read again.
@@ -76,6 +79,8 @@ pub(super) enum Done {
 /// A batch that went through a worker.
 pub(super) struct Worked {
     pub shard: ShardId,
+    /// The grant's.
+    pub counter: u64,
     pub through: Position,
     pub shard_end: bool,
     /// The end of the batch is the end of what the shard has.
@@ -186,6 +191,7 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
                 Done::Found(Box::new(Worked {
                     newest_arrival_ms: batch.records.last().map(|r| r.approximate_arrival_ms as i64),
                     shard: batch.shard,
+                    counter: batch.counter,
                     through: batch.through,
                     shard_end: batch.shard_end,
                     caught_up: batch.millis_behind_latest == Some(0),

@@ -15,6 +15,7 @@ use super::showing::Showing;
 use super::{Batch, Detectors, Quarantined, Tally};
 use crate::admin::{Replayed, status::ShardView};
 use crate::lease::GrantsView;
+use crate::lease::ledger::{Ledger, Mark};
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
 use crate::position::{Position, ShardId};
 use crate::store::keeper::{Counts, Keeper, Mode};
@@ -30,6 +31,7 @@ pub(super) struct Keeping {
     store: Arc<dyn Store>,
     detectors: Arc<Detectors>,
     grants: GrantsView,
+    ledger: Ledger,
     committed: Committed,
     metrics: Arc<Metrics>,
     meters: Meters,
@@ -37,7 +39,7 @@ pub(super) struct Keeping {
     /// Per open shard: how far its arrival times have been read.
     read_to: BTreeMap<ShardId, ReadTo>,
     /// Not yet committed.
-    positions: BTreeMap<ShardId, Position>,
+    marks: BTreeMap<ShardId, Mark>,
     fresh: Tally,
     total: Tally,
     since: Option<Instant>,
@@ -108,12 +110,13 @@ impl Keeping {
             store: parts.store.clone(),
             detectors,
             grants: parts.grants.clone(),
+            ledger: parts.ledger.clone(),
             committed,
             metrics: parts.metrics.clone(),
             meters,
             showing,
             read_to: BTreeMap::new(),
-            positions: BTreeMap::new(),
+            marks: BTreeMap::new(),
             fresh: Tally::default(),
             total: Tally::default(),
             since: None,
@@ -129,6 +132,8 @@ impl Keeping {
 
     fn take(&mut self, done: Done) -> Result<(), StoreError> {
         match done {
+            // Whoever holds the lease now reads and counts these records.
+            Done::Found(worked) if self.ledger.is_lost(&worked.shard, worked.counter) => Ok(()),
             Done::Reloaded(detectors) => {
                 self.reload.switched += 1;
                 self.reload.next = Some(detectors);
@@ -184,7 +189,9 @@ impl Keeping {
         } else {
             self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up, records });
         }
-        self.positions.insert(worked.shard, worked.through);
+        let bytes = self.marks.get(&worked.shard).map_or(0, |m| m.bytes) + worked.found.tally.bytes;
+        let mark = Mark { shard: worked.shard.clone(), counter: worked.counter, position: worked.through, bytes };
+        self.marks.insert(worked.shard, mark);
         Ok(())
     }
 
@@ -243,10 +250,11 @@ impl Keeping {
         self.keeper().advance(frontier_ms)?;
         self.since = None;
         self.show(now_ms);
-        if self.positions.is_empty() && self.keeper().pending() == 0 && self.fresh == Tally::default() {
+        if self.marks.is_empty() && self.keeper().pending() == 0 && self.fresh == Tally::default() {
             return Ok(());
         }
-        let positions: Vec<_> = std::mem::take(&mut self.positions).into_iter().collect();
+        let marks: Vec<Mark> = std::mem::take(&mut self.marks).into_values().collect();
+        let positions: Vec<_> = marks.iter().map(|m| (m.shard.clone(), m.position.clone())).collect();
         let committed = self.keeper().commit(&positions);
         let alerts = committed.inspect_err(|_| self.metrics.state.commit_failures.inc())?;
         let fresh = std::mem::take(&mut self.fresh);
@@ -258,17 +266,18 @@ impl Keeping {
                 meter.findings.inc();
             }
         }
-        (self.committed)(&positions, &fresh);
+        (self.committed)(&marks, &fresh);
         Ok(())
     }
 
     fn show(&mut self, now_ms: i64) {
+        let ledger = &self.ledger;
         let view = |(shard, read): (&ShardId, &ReadTo)| ShardView {
             shard: shard.0.to_string(),
-            owner: "this process".to_owned(),
+            owner: ledger.worker().to_owned(),
             ours: true,
             lag_ms: Some(if read.caught_up { 0 } else { now_ms.saturating_sub(read.arrival_ms).max(0) }),
-            checkpoint_age_ms: None,
+            checkpoint_age_ms: ledger.checkpointed_ms(shard).map(|at_ms| now_ms.saturating_sub(at_ms).max(0)),
             records: read.records,
             state: "reading".to_owned(),
         };
