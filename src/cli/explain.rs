@@ -216,3 +216,6 @@ fn line_of(source: &str, start: u32, end: u32) -> String {
     let cut: String = words.chars().take(MAX_LETTERS).collect();
     if cut.len() < words.len() { format!("{cut}…") } else { cut }
 }
+
+#[cfg(test)]
+mod tests;
