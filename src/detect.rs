@@ -12,7 +12,7 @@ mod text;
 
 pub use compile::CompileError;
 
-use crate::event::{Body, Event, FieldId, Schema, Slots, derived, json};
+use crate::event::{AccountId, Body, Event, FieldId, Schema, Slots, derived, json};
 use crate::rule::ast::{Rule, Span};
 use compile::{CompiledRule, Node};
 use index::{Index, Survivors};
@@ -147,6 +147,11 @@ impl Engine {
         let (field, mask) = compile::add_field(&mut self.schema, name);
         self.rules[rule].derived |= mask;
         field
+    }
+
+    /// Accounts that no event names as foreign.
+    pub fn own(&mut self, accounts: &[AccountId]) {
+        self.schema.own_accounts = accounts.to_vec();
     }
 
     pub fn field(&self, name: &str) -> Option<FieldId> {

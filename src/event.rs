@@ -12,7 +12,7 @@ pub mod slots;
 pub mod time;
 
 pub use scan::{Known, Routing};
-pub use schema::{FieldId, Schema};
+pub use schema::{AccountId, FieldId, Schema};
 pub use slots::{Slots, Value, ValueKind};
 
 /// What an event is, which decides the rules that see it.

@@ -56,7 +56,7 @@ struct Kept {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = loaded(&args.rules)?;
     let rule = find(&args.rule, &loaded.set)?;
-    let mut probe = match Probe::new(rule) {
+    let mut probe = match Probe::new(rule, &loaded.set.own_accounts) {
         Ok(probe) => probe,
         Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };

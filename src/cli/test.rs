@@ -167,7 +167,7 @@ fn rules_of(pair: &Pair, cases: &CaseFile) -> Result<RuleSet, String> {
             _ => Err(format!("{}: several rules in {}; say which with `rule:`", pair.cases.name, pair.rule.name)),
         },
     };
-    Ok(RuleSet { rules: vec![rule?], sources: loaded.set.sources, ..RuleSet::default() })
+    Ok(RuleSet { rules: vec![rule?], sources: loaded.set.sources, own_accounts: loaded.set.own_accounts, ..RuleSet::default() })
 }
 
 /// The case as a whole, through correlations: what is wrong, if something is.

@@ -13,7 +13,11 @@ use super::{Event, FieldId, Schema, Slots, ValueKind};
 /// A derived field: its name, its group's bit and what it says.
 pub const FIELDS: [(&str, u32, &str); 13] = [
     ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
-    ("derived.policy.foreign_account", POLICY, "each account that a statement allows and that is not the event's own"),
+    (
+        "derived.policy.foreign_account",
+        POLICY,
+        "each account that a statement allows and that is neither the event's own nor in `own_accounts` or `trusted_accounts`",
+    ),
     ("derived.policy.foreign_principal", POLICY, "each principal of such an account, as the policy writes it"),
     ("derived.policy.admin", POLICY, "`true` if a statement allows `*`, `service:*` or all but some actions on every resource"),
     ("derived.policy.root_present", POLICY, "`true` if the event's own account (its root) is among the allowed principals, else `false`"),
@@ -28,7 +32,11 @@ pub const FIELDS: [(&str, u32, &str); 13] = [
     ),
     ("derived.principal.arn", PRINCIPAL, "userIdentity.arn, for a session its role's ARN: the same for every session"),
     ("derived.principal.kind", PRINCIPAL, "`person`, `workload`, `service`, `role` (a session that could be either) or `unknown`"),
-    ("derived.foreign_account.<field>", FOREIGN, "each account in the values of `<field>`, an ARN or twelve digits, that is not the event's own"),
+    (
+        "derived.foreign_account.<field>",
+        FOREIGN,
+        "each account in the values of `<field>`, an ARN or twelve digits, that is neither the event's own nor in `own_accounts` or `trusted_accounts`",
+    ),
 ];
 
 const POLICY: u32 = 1;
@@ -137,7 +145,7 @@ fn foreign_accounts(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut
     for &(source, target) in schema.foreign() {
         scratch.text.clear();
         for account in slots.get(source).filter_map(|value| policy::account_of(slots.text(body, value)?)) {
-            if account != scratch.account {
+            if account != scratch.account && !schema.own_accounts.iter().any(|own| own == account) {
                 scratch.text.extend_from_slice(account);
             }
         }
@@ -175,7 +183,8 @@ fn policies(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
         let value = schema.id(name).and_then(|field| slots.get(field).find(|v| v.kind != ValueKind::Null));
         let Some(text) = value.and_then(|v| slots.text(body, v)) else { continue };
         copy(&mut scratch.text, Some(text));
-        scratch.policy.read(&scratch.text, &scratch.account, &fields, slots);
+        let home = policy::Home { account: &scratch.account, own: &schema.own_accounts };
+        scratch.policy.read(&scratch.text, &home, &fields, slots);
     }
 }
 

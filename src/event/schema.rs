@@ -22,6 +22,8 @@ pub struct Schema {
     nodes: Vec<Node>,
     /// `derived.foreign_account.<field>`: the field and the derived one.
     foreign: Vec<(FieldId, FieldId)>,
+    /// Accounts that are foreign to none: one own account among strangers must not excuse them, so it is left out here, not by rules.
+    pub own_accounts: Vec<AccountId>,
 }
 
 /// Index of a node; 0 is the root.
@@ -39,6 +41,9 @@ struct Node {
     /// Bit n: some child's key has n bytes (63 stands for 63 and more): most keys are dismissed by it.
     lengths: u64,
 }
+
+/// The twelve digits of an account's number.
+pub type AccountId = [u8; 12];
 
 impl Schema {
     pub fn new() -> Self {

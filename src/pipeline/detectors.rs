@@ -83,6 +83,7 @@ impl Detectors {
             let unfit = |e: crate::detect::CompileError| Unfit { file: rules[e.rule].meta.file.clone(), span: e.span, message: e.message };
             errors.into_iter().map(unfit).collect::<Vec<_>>()
         })?;
+        engine.own(&set.own_accounts);
         let plan = Plan::compile(&rules, &correlations).map_err(|faults| {
             let meta = |origin| match origin {
                 Origin::Rule(index) => &rules[index].meta,

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::event::AccountId;
 use crate::rule::{
     ast::{Correlation, Filter, Meta, Profile, Rule, Span},
     builtin,
@@ -92,6 +93,8 @@ pub struct RuleSet {
     /// As written; already joined to `rules`.
     pub filters: Vec<Filter>,
     pub sources: Vec<Source>,
+    /// That are not foreign to any event, as the lists say.
+    pub own_accounts: Vec<AccountId>,
 }
 
 /// A set and what was found while it was read.
@@ -174,6 +177,7 @@ fn parse_all(sources: &[Source], lists: &Lists) -> Vec<sigma::Parsed> {
 fn finish(parsed: link::Documents, mut files: Files, options: &Options) -> Loaded {
     let mut set = link::link(parsed, options.profile, &mut files.diagnostics);
     set.sources = files.sources;
+    set.own_accounts = options.lists.own_accounts();
     Loaded { set, diagnostics: files.diagnostics }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::alert::redact;
 use crate::detect::{CompileError, Engine, Match, Outcome, Scratch};
-use crate::event::{Event, ValueKind};
+use crate::event::{AccountId, Event, ValueKind};
 use crate::rule::ast::{Block, Condition, Item, Rule, Selection, Span, Spanned, Target, Test};
 
 /// Values of one field that are shown.
@@ -47,7 +47,7 @@ pub struct Verdict {
 impl Probe {
     /// # Errors
     /// A rule that can't be compiled.
-    pub fn new(rule: &Rule) -> Result<Self, Vec<CompileError>> {
+    pub fn new(rule: &Rule, own_accounts: &[AccountId]) -> Result<Self, Vec<CompileError>> {
         let mut rules = vec![rule.clone()];
         let selections: Vec<Shape> = rule.selections.iter().map(|selection| shape(&selection.body, rule, &mut rules)).collect();
         let lines = rules.len();
@@ -64,6 +64,7 @@ impl Probe {
         let fields: BTreeSet<String> = selections.iter().flat_map(all_fields).collect();
         let fields: Vec<String> = fields.into_iter().collect();
         let mut engine = Engine::new(&rules)?;
+        engine.own(own_accounts);
         fields.iter().map(String::as_str).chain(SHOWN).for_each(|name| {
             engine.capture(lines, name);
         });

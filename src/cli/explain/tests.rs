@@ -15,7 +15,7 @@ fn lines_add_up_to_the_engines_verdict() {
         let rule_text = text_of(&rule_name).unwrap_or_else(|| panic!("no rule file {rule_name}"));
         let loaded = load_texts(vec![Source { name: rule_name.as_str().into(), text: rule_text.into() }], &options);
         for linked in &loaded.set.rules {
-            let mut probe = Probe::new(&linked.rule).unwrap();
+            let mut probe = Probe::new(&linked.rule, &loaded.set.own_accounts).unwrap();
             for event in cases.cases.iter().flat_map(|case| &case.events) {
                 Decoder::default().record_after(&event.data, None, &mut |item| {
                     let Item::Event(event) = item else { return };

@@ -3,7 +3,7 @@
 //! In: the JSON of an IAM or resource policy. Out: values of the `derived.policy.*` fields. Invariant: a statement counts as public
 //! unless one of its conditions narrows the caller to something; text that can't be read is said to be so.
 
-use crate::event::{FieldId, Schema, Slots, json};
+use crate::event::{AccountId, FieldId, Schema, Slots, json};
 
 /// Condition keys that narrow down who may call. `kms:ViaService` does not: it says how, not who.
 const NARROWING: [&str; 16] = [
@@ -55,6 +55,14 @@ impl Targets {
     }
 }
 
+/// Accounts that are no strangers.
+pub(super) struct Home<'a> {
+    /// The event's.
+    pub account: &'a [u8],
+    /// As configured.
+    pub own: &'a [AccountId],
+}
+
 /// Two small schemas and their buffers.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -85,8 +93,8 @@ struct Grants {
 }
 
 impl Reader {
-    /// Adds to `out` what the policy `text` grants, seen from account `own`.
-    pub fn read(&mut self, text: &[u8], own: &[u8], targets: &Targets, out: &mut Slots) {
+    /// Adds to `out` what the policy `text` grants, seen from `home`.
+    pub fn read(&mut self, text: &[u8], home: &Home<'_>, targets: &Targets, out: &mut Slots) {
         if json::fill(text, &self.document, &mut self.statements).is_err() {
             push(out, targets.unreadable, b"true");
             return;
@@ -99,7 +107,7 @@ impl Reader {
                 push(out, targets.unreadable, b"true");
                 continue;
             }
-            Statement { object, schema: &self.statement, slots: &self.members }.judge(own, targets, &mut grants, out);
+            Statement { object, schema: &self.statement, slots: &self.members }.judge(home, targets, &mut grants, out);
         }
         if grants.public {
             push(out, targets.public, b"true");
@@ -130,7 +138,7 @@ impl<'a> Statement<'a> {
         slots.get(field).filter_map(move |v| slots.text(object, v))
     }
 
-    fn judge(&self, own: &[u8], targets: &Targets, grants: &mut Grants, out: &mut Slots) {
+    fn judge(&self, home: &Home<'_>, targets: &Targets, grants: &mut Grants, out: &mut Slots) {
         if !self.values("Effect").any(|effect| effect == b"Allow") {
             return;
         }
@@ -141,9 +149,9 @@ impl<'a> Statement<'a> {
                 continue;
             }
             let Some(account) = account_of(principal) else { continue };
-            if account == own {
-                grants.root |= principal == own || principal.ends_with(b":root");
-            } else {
+            if account == home.account {
+                grants.root |= principal == home.account || principal.ends_with(b":root");
+            } else if !home.own.iter().any(|own| own == account) {
                 push(out, targets.foreign_account, account);
                 push(out, targets.foreign_principal, principal);
             }

@@ -1,10 +1,15 @@
 //! Policies, engines, addresses, callers.
 
 use super::*;
-use crate::event::{Body, Context, Kind, LogSource, Routing, json};
+use crate::event::{AccountId, Body, Context, Kind, LogSource, Routing, json};
 
 fn derive(text: &str, name: &str) -> Vec<String> {
+    derive_among(&[], text, name)
+}
+
+fn derive_among(own: &[&AccountId], text: &str, name: &str) -> Vec<String> {
     let mut schema = Schema::new();
+    schema.own_accounts = own.iter().map(|account| **account).collect();
     sources(mask(name)).for_each(|s| {
         schema.add(s);
     });
@@ -103,4 +108,14 @@ fn addresses_and_callers() {
     }
     assert_eq!(derive(r#"{"responseElements":{"engine":"docdb"}}"#, "derived.engine"), ["docdb"]);
     assert_eq!(derive(r#"{"responseElements":null}"#, "derived.engine"), [""; 0]);
+}
+
+#[test]
+fn an_own_account_excuses_no_stranger_beside_it() {
+    let own = [b"444455556666"];
+    let shared = r#"{"recipientAccountId":"111122223333","requestParameters":{"valuesToAdd":["444455556666","999988887777"]}}"#;
+    assert_eq!(derive_among(&own, shared, "derived.foreign_account.requestParameters.valuesToAdd"), ["999988887777"]);
+    let policy = r#"{"recipientAccountId":"111122223333","requestParameters":{"policy":{"Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::444455556666:root","999988887777"]},"Action":"*","Resource":"*"}]}}}"#;
+    assert_eq!(derive_among(&own, policy, "derived.policy.foreign_account"), ["999988887777"]);
+    assert_eq!(derive_among(&own, policy, "derived.policy.foreign_principal"), ["999988887777"]);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::event::AccountId;
 use crate::rule::{
     ast::{Affix, Comparison, Pattern, Spanned, Test, TimePart},
     diagnostic::{Report, shorten},
@@ -38,6 +39,12 @@ pub const KNOWN_LISTS: [&str; 9] = [
 impl Lists {
     pub fn new(values: BTreeMap<String, Vec<String>>) -> Self {
         Self { values, known: KNOWN_LISTS.into_iter().collect() }
+    }
+
+    /// Accounts of `own_accounts` and `trusted_accounts`: twelve digits each, other values are for `expand` alone.
+    pub fn own_accounts(&self) -> Vec<AccountId> {
+        let values = ["own_accounts", "trusted_accounts"].into_iter().flat_map(|name| self.get(name));
+        values.filter_map(|value| value.as_bytes().try_into().ok().filter(|digits: &AccountId| digits.iter().all(u8::is_ascii_digit))).collect()
     }
 
     fn get(&self, name: &str) -> &[String] {
