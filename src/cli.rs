@@ -11,6 +11,8 @@ mod demo;
 mod explain;
 mod healthcheck;
 mod kept;
+mod notices;
+mod reload;
 pub mod rules;
 mod run;
 mod scan;

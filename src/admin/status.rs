@@ -97,6 +97,12 @@ pub struct Readiness {
 }
 
 impl Board {
+    /// The set in force stays; a set that loads takes the error away.
+    pub fn reload_failed(&self, error: String, now_ms: i64) {
+        let view = RuleSetView { reload_error: Some(error), reload_error_ms: Some(now_ms), ..RuleSetView::clone(&self.rule_set.load()) };
+        self.rule_set.store(Arc::new(view));
+    }
+
     pub fn new(now_ms: i64) -> Arc<Self> {
         Arc::new(Self {
             started_ms: now_ms,

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::bail;
 use tokio::sync::watch;
 
 use super::rules;
@@ -19,7 +18,7 @@ use crate::pipeline::Detectors;
 use crate::rule::{Lists, Options};
 use crate::store::EmbeddedStore;
 
-/// Reads the streams of the config and alerts, until SIGTERM. SIGHUP loads the rules anew.
+/// Reads the streams of the config and alerts, until SIGTERM. SIGHUP or a changed rules folder loads the rules anew.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   trailwarden run --config /etc/trailwarden.yml
@@ -74,26 +73,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let rules_config = config.rules.clone();
     let service = Service::start(config, current, store).await?;
     tracing::info!(address = %service.address, "the status page, the API and the metrics are served");
-    let metrics = service.metrics.clone();
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            match detectors(&rules_config) {
-                Ok(fresh) => {
-                    tracing::info!(rules = fresh.rules.len(), "the rules were loaded anew");
-                    metrics.rules.reloads_ok.inc();
-                    metrics.rules.last_reload_ok.set(1);
-                    metrics.rules.last_reload_timestamp.set(crate::pipeline::daemon::now_ms() as f64 / 1e3);
-                    let _ = reload.send(Arc::new(fresh));
-                }
-                Err(error) => {
-                    tracing::error!("the rules were not loaded, the old ones stay: {error:#}");
-                    metrics.rules.reloads_failed.inc();
-                    metrics.rules.last_reload_ok.set(0);
-                }
-            }
-        }
-    });
+    super::reload::start(rules_config, reload, service.board.clone(), service.metrics.clone())?;
     let tally = service.finish(stop_signal()).await?;
     tracing::info!(events = tally.events, matched = tally.matched, quarantined = tally.quarantined, "ended in order");
     Ok(())

@@ -52,9 +52,7 @@ impl Service {
         let (listener, address) = admin::listen(&config.admin).await?;
         let metrics = Arc::new(Metrics::new());
         let board = Board::new(daemon::now_ms());
-        let (notices, mut told) = Notices::channel(NOTICES);
-        // Notices are logged as they are raised; the copies are for alerts.
-        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let (notices, to_tell) = Notices::channel(NOTICES);
         let http = sink::http::Http::new();
         let shared = sink::Shared { http: http.clone(), page_url: config.delivery.page_url.clone() };
         let mut sinks = Vec::with_capacity(config.sinks.len());
@@ -62,6 +60,7 @@ impl Service {
             sinks.push(Sink::open(name, sink, &shared).await?);
         }
         let desk = Arc::new(Desk::open(store.clone(), sinks, &config.routing, config.delivery.clone(), metrics.clone())?);
+        tokio::spawn(super::notices::tell(to_tell, store.clone(), desk.clone()));
         let client = kinesis::client(&config.kinesis).await;
         let leases = leases(&config, &client, store.as_ref(), &notices, &metrics).await?;
         board.worker.store(Arc::new(leases.ledger().worker().to_owned()));
