@@ -1,4 +1,4 @@
-//! `schema`: JSON Schemas for editors.
+//! `schema`: JSON Schemas for editors, and the fields of log events for authors.
 //!
 //! In: the kind of file. Out: its schema on stdout. Invariant: made from the tables that the parser reads by.
 
@@ -10,6 +10,8 @@ pub enum Of {
     Rule,
     /// Test cases beside a rule (`*.cases.yml`)
     Cases,
+    /// Fields of events made from database logs: one login rule serves all engines (a table in Markdown)
+    Fields,
 }
 
 /// # Errors
@@ -18,6 +20,10 @@ pub fn run(of: Of) -> anyhow::Result<ExitCode> {
     let schema = match of {
         Of::Rule => crate::rule::schema::rule(),
         Of::Cases => crate::rule::schema::cases(),
+        Of::Fields => {
+            super::emit(&crate::decode::log::tax::markdown())?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     super::emit(&format!("{schema:#}\n"))?;
     Ok(ExitCode::SUCCESS)
