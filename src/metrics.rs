@@ -41,6 +41,7 @@ pub struct Metrics {
     pub events: EventOutcomes,
     /// Event times more than five minutes after the arrival, of events that matched.
     pub events_skewed: IntCounter,
+    pub events_undated: IntCounter,
     /// Matches later than the frontier less timespan and allowed lateness.
     pub events_late: IntCounter,
     rule_matches: IntCounterVec,
@@ -218,6 +219,7 @@ impl Metrics {
                 duplicate: events.with_label_values(&["duplicate"]),
                 quarantined: events.with_label_values(&["quarantined"]),
             },
+            events_undated: r.counter("events_undated_total", "Matched events whose own time is missing or unreadable."),
             events_skewed: r.counter("events_skewed_total", "Matched events whose time lies more than five minutes after their arrival."),
             events_late: r.counter("events_late_total", "Matches too late to be evidence of any window that can still fire."),
             rule_matches: r.counters("rule_matches_total", "Events that a rule matched.", &["rule", "level"]),

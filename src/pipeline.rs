@@ -39,6 +39,8 @@ pub struct Tally {
     pub encrypted: u64,
     /// Matched events whose time lies after their arrival by more than `SKEW_MS`; among `matched`.
     pub skewed: u64,
+    /// Matched events whose own time is missing or can't be read: that of the envelope or of the arrival stands for it.
+    pub undated: u64,
 }
 
 /// How far an event's time may lie after its arrival.
@@ -57,6 +59,7 @@ impl Tally {
         self.digests += other.digests;
         self.encrypted += other.encrypted;
         self.skewed += other.skewed;
+        self.undated += other.undated;
     }
 
     /// Everything that was read: the sum that nothing may be missing from.
@@ -113,6 +116,8 @@ struct Found<'b> {
     rule_matches: &'b mut Vec<u64>,
     /// Of this event: the latest of its matches' times.
     time_ms: i64,
+    /// Its own time is missing or can't be read.
+    undated: bool,
 }
 
 impl Batch {
@@ -220,13 +225,16 @@ impl Matcher {
         };
         let mut identity = None;
         let Batch { inputs, input_events, singles, newest_ms, rule_matches, tally, .. } = &mut *batch;
-        let mut kept = Found { event: tally.events as u32, inputs, input_events, singles, newest_ms, rule_matches, time_ms: i64::MIN };
+        let mut kept =
+            Found { event: tally.events as u32, inputs, input_events, singles, newest_ms, rule_matches, time_ms: i64::MIN, undated: false };
         let outcome = rules.engine.judge(event, scratch, |found| {
             let identity = *identity.get_or_insert_with(|| rules.identity(&found, stream, &mut occurrence));
             rules.keep(&found, &identity, arrival_ms, &mut kept);
         });
         let skewed = arrival_ms != 0 && kept.time_ms > arrival_ms.saturating_add(SKEW_MS);
+        let undated = kept.undated;
         batch.tally.skewed += u64::from(skewed);
+        batch.tally.undated += u64::from(undated);
         match outcome {
             Outcome::Unmatched => batch.tally.unmatched += 1,
             Outcome::Matched(_) => batch.tally.matched += 1,

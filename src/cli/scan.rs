@@ -198,12 +198,15 @@ impl Printer<'_> {
     fn finish(mut self, fail_on: Option<Level>) -> anyhow::Result<ExitCode> {
         let alerts = self.replay.finish()?;
         self.print_all(&alerts)?;
-        let Tally { events, matched, unmatched, duplicate, quarantined, control_messages, digests, encrypted, .. } = *self.replay.tally();
+        let Tally { events, matched, unmatched, duplicate, quarantined, control_messages, digests, encrypted, undated, .. } = *self.replay.tally();
         eprintln!(
             "{} findings; {events} events: {matched} matched, {unmatched} not, {duplicate} seen before; {quarantined} records quarantined, {} left out",
             self.findings,
             control_messages + digests + encrypted
         );
+        if undated > 0 {
+            eprintln!("{undated} matched events have no readable eventTime: that of their envelope stands for it, or none");
+        }
         Ok(if quarantined + self.failed > 0 {
             ExitCode::from(3)
         } else if fail_on.is_some_and(|level| self.worst >= Some(level)) {

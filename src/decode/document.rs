@@ -288,7 +288,29 @@ fn after_records(data: &[u8], at: usize, stream: &mut Stream) -> Step {
 
 /// A record with eventSource and eventName.
 pub(super) fn cloudtrail<'a>(body: Body<'a>, routing: Routing, context: Context<'a>) -> Event<'a> {
-    event(Kind::CloudTrail, body, routing, context)
+    let text = match body {
+        Body::Plain(text) | Body::Escaped(text) | Body::Fields { text, .. } => text,
+    };
+    let kind = if is_network_activity(text) { Kind::NetworkActivity } else { Kind::CloudTrail };
+    event(kind, body, routing, context)
+}
+
+/// CloudTrail writes eventCategory last: its value is looked for there, so that no record is read for it. A record that has it
+/// elsewhere is an ordinary one, and all rules of CloudTrail see both.
+fn is_network_activity(text: &[u8]) -> bool {
+    // In a JSON string the quotes have a backslash before them.
+    let quote = |text: &'_ [u8]| text.strip_suffix(b"\"").map(|text| text.strip_suffix(b"\\").unwrap_or(text).len());
+    let end = |text: &[u8], word: &[u8]| text.strip_suffix(word).map(<[u8]>::len);
+    let member = || -> Option<bool> {
+        let text = &text[..end(text.trim_ascii_end(), b"}")?];
+        let text = &text[..quote(text.trim_ascii_end())?];
+        let text = &text[..end(text, b"NetworkActivity")?];
+        let text = &text[..quote(text)?];
+        let text = &text[..end(text.trim_ascii_end(), b":")?];
+        let text = &text[..quote(text.trim_ascii_end())?];
+        Some(text.ends_with(b"\"eventCategory"))
+    };
+    member().unwrap_or(false)
 }
 
 pub(super) fn event<'a>(kind: Kind, body: Body<'a>, routing: Routing, context: Context<'a>) -> Event<'a> {

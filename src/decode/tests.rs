@@ -158,6 +158,21 @@ fn kinds_hold_without_order() {
 }
 
 #[test]
+fn every_kind_of_record_is_its_own() {
+    let network = r#"{"eventSource":"kms.amazonaws.com","eventName":"Decrypt","errorCode":"VpceAccessDenied","eventCategory":"NetworkActivity" }"#;
+    check(network, &[&format!("NetworkActivity  {network}")]);
+    check(cwl(&[network]), &[&format!("NetworkActivity 111122223333 {network}")]);
+    let talk = r#"{"eventSource":"x","eventName":"y","userAgent":"NetworkActivity"}"#;
+    check(
+        network.replace(r#""NetworkActivity" }"#, r#""Management"}"#).as_str(),
+        &[&format!("CloudTrail  {}", network.replace(r#""NetworkActivity" }"#, r#""Management"}"#))],
+    );
+    check(talk, &[&format!("CloudTrail  {talk}")]);
+    let counts = r#"{"eventId":"i","accountId":"1","eventCategory":"Aggregated","timeWindow":{}}"#;
+    check(counts, &[&format!("Aggregated  {counts}")]);
+}
+
+#[test]
 fn database_logs_in_envelopes_and_files() {
     let line = "2026-11-24 02:52:55 UTC:127.0.0.1(46948):app@shop:[16230]:FATAL:  password authentication failed for user \"app\"";
     let detail = "2026-11-24 02:52:55 UTC:127.0.0.1(46948):app@shop:[16230]:DETAIL:  Role \"app\" does not exist.";

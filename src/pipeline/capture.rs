@@ -102,6 +102,7 @@ impl Detectors {
                 Alert { id, incident, time_ms, rule, account, region, group, summary, events: vec![event], count: 1, late: false, resolved: false };
             batch.singles.push((batch.event, Single { alert, identity: identity.event, organization: capture.organization }));
         }
+        batch.undated |= found.first(self.evidence.id("eventTime")).and_then(time::parse).is_none() && found.event.kind != Kind::Log;
         *batch.newest_ms = (*batch.newest_ms).max(time_ms);
         batch.time_ms = batch.time_ms.max(time_ms);
         if batch.rule_matches.len() <= found.rule {

@@ -291,6 +291,7 @@ impl Keeping {
         events.duplicate.inc_by(fresh.duplicate);
         events.quarantined.inc_by(fresh.quarantined);
         self.metrics.events_skewed.inc_by(fresh.skewed);
+        self.metrics.events_undated.inc_by(fresh.undated);
         source.records.inc_by(fresh.records);
         source.bytes.inc_by(fresh.bytes);
         source.events.inc_by(fresh.read());
