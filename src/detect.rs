@@ -5,16 +5,21 @@
 //! event once the buffers have grown (`tests/alloc.rs`).
 
 mod compile;
+mod cost;
 mod expression;
 mod index;
 mod predicate;
 mod text;
 
 pub use compile::CompileError;
+pub use cost::SAMPLE as COST_SAMPLE;
+
+use std::time::Duration;
 
 use crate::event::{AccountId, Body, Event, FieldId, Schema, Slots, derived, json};
 use crate::rule::ast::{Rule, Span};
 use compile::{CompiledRule, Node};
+use cost::Costs;
 use index::{Index, Survivors};
 use predicate::Subject;
 
@@ -86,6 +91,15 @@ pub struct Scratch {
     pad: Scratchpad,
     index: Index,
     survivors: Survivors,
+    costs: Costs,
+}
+
+impl Scratch {
+    /// Rules, by index, and what they have cost since the last call, captures of their matches included. Estimates from one event
+    /// in `COST_SAMPLE`; rules that none of the sampled events reached are left out.
+    pub fn take_costs(&mut self) -> Vec<(u32, Duration)> {
+        self.costs.take()
+    }
 }
 
 /// Room for folding, flattening and looking into array members.
@@ -164,7 +178,7 @@ impl Engine {
 
     /// Calls `found` for each rule that the event matches, in the rules' order.
     pub fn judge(&self, event: &Event<'_>, scratch: &mut Scratch, mut found: impl FnMut(Match<'_>)) -> Outcome {
-        let Scratch { text: buffer, slots, pad, index, survivors } = scratch;
+        let Scratch { text: buffer, slots, pad, index, survivors, costs } = scratch;
         if !index.survivors(&self.rules, event, pad, survivors) {
             return Outcome::Unmatched;
         }
@@ -177,10 +191,14 @@ impl Engine {
             derived::fill(&self.schema, event, text, slots, wanted, &mut pad.policy);
         }
         let mut matched = 0;
+        let mut watch = costs.watch(self.rules.len());
         for &rule in &survivors.rules {
             if self.rules[rule as usize].root.holds(Subject { text, slots }, pad) {
                 matched += 1;
                 found(Match { rule: rule as usize, event, text, slots });
+            }
+            if let Some(watch) = &mut watch {
+                costs.add(rule, watch);
             }
         }
         if matched == 0 { Outcome::Unmatched } else { Outcome::Matched(matched) }

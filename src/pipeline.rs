@@ -16,6 +16,7 @@ pub use replay::Replay;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::correlate::Inputs;
 use crate::decode::{Decoder, Defect, Item, LeftOut, Reason};
@@ -101,6 +102,8 @@ pub struct Batch {
     pub tally: Tally,
     /// Per rule, in the detectors' order; shorter where the last ones matched nothing.
     pub rule_matches: Vec<u64>,
+    /// What rules cost, estimated; by their index. Filled by `Worker::take`.
+    pub rule_costs: Vec<(u32, Duration)>,
     /// The newest event that matched; milliseconds since the epoch.
     pub newest_ms: i64,
 }
@@ -131,6 +134,7 @@ impl Batch {
         self.singles.clear();
         self.newest_ms = 0;
         self.rule_matches.clear();
+        self.rule_costs.clear();
         self.quarantined.clear();
         self.tally = Tally::default();
     }
@@ -173,6 +177,12 @@ impl Worker {
 
     pub fn detectors(&self) -> &Arc<Detectors> {
         &self.rules
+    }
+
+    /// What was found since the last call, with what it cost.
+    pub fn take(&mut self) -> Batch {
+        let rule_costs = self.matcher.scratch.take_costs();
+        Batch { rule_costs, ..std::mem::take(&mut self.batch) }
     }
 
     /// One record of a stream. `arrival_ms`: when it reached the stream.

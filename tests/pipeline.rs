@@ -35,6 +35,9 @@ level: high
 correlation: {type: event_count, rules: [base], generate: true, group-by: [userIdentity.arn], timespan: 10m, condition: {gte: 4}}
 ";
 
+const BASE: &str = "5b1f7a52-7a55-4f1c-9f0e-0d0f9a3e0c01";
+const PURGE: &str = "5b1f7a52-7a55-4f1c-9f0e-0d0f9a3e0c02";
+
 struct Run {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -190,5 +193,10 @@ async fn lost_late_and_skewed_evidence_is_counted() {
     assert_eq!(run.metric("trailwarden_rule_quota_hits_total{rule=\"5b1f7a52-7a55-4f1c-9f0e-0d0f9a3e0c02\"}"), evicted);
     assert_eq!((run.metric("trailwarden_events_skewed_total"), run.metric("trailwarden_events_late_total")), (1.0, 1.0));
     assert!(run.metric("trailwarden_memory_used_bytes{budget=\"evidence\"}") > 0.0);
+    // Both kinds of rules are counted and timed: one event in 127 of the 202 was a sample.
+    let matches = |rule: &str, level: &str| run.metric(&format!("trailwarden_rule_matches_total{{level=\"{level}\",rule=\"{rule}\"}}"));
+    assert_eq!((matches(BASE, "low"), matches(PURGE, "high")), (202.0, 201.0));
+    let costs = [BASE, PURGE].map(|rule| run.metric(&format!("trailwarden_rule_cost_seconds_total{{rule=\"{rule}\"}}")));
+    assert!(costs.iter().all(|cost| (1e-7..10.0).contains(cost)), "{costs:?}");
     run.conserved();
 }

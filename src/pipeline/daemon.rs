@@ -181,7 +181,7 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
             }
             Job::Again(Again { source, data, arrival_ms, answer }) => {
                 worker.record(&source, &data, arrival_ms);
-                let (found, detectors) = (std::mem::take(&mut worker.batch), worker.detectors().clone());
+                let (found, detectors) = (worker.take(), worker.detectors().clone());
                 Done::Again(Box::new(Reread { found, answer, detectors }))
             }
             Job::Batch(batch) => {
@@ -196,7 +196,7 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
                     shard_end: batch.shard_end,
                     caught_up: batch.millis_behind_latest == Some(0),
                     behind_ms: batch.millis_behind_latest,
-                    found: std::mem::take(&mut worker.batch),
+                    found: worker.take(),
                     detectors: worker.detectors().clone(),
                 }))
             }

@@ -215,10 +215,12 @@ impl Keeping {
         found.tally.matched -= duplicates;
         found.tally.duplicate += duplicates;
         self.fresh.add(&found.tally);
+        let meter = |rule: usize| self.detectors.infos.get(rule).and_then(|info| self.meters.rules.get(&info.id));
         for (rule, matches) in found.rule_matches.iter().enumerate().filter(|(_, matches)| **matches > 0) {
-            if let Some(meter) = self.detectors.infos.get(rule).and_then(|info| self.meters.rules.get(&info.id)) {
-                meter.matches.inc_by(*matches);
-            }
+            meter(rule).into_iter().for_each(|meter| meter.matches.inc_by(*matches));
+        }
+        for (rule, cost) in &found.rule_costs {
+            meter(*rule as usize).into_iter().for_each(|meter| meter.cost_seconds.inc_by(cost.as_secs_f64()));
         }
         Ok(())
     }
@@ -307,11 +309,13 @@ impl Keeping {
 
     fn measure_state(&mut self) {
         let keeper = self.keeper();
-        let (held, counts, lost) = (keeper.held(), keeper.counts(), keeper.take_lost());
+        let (held, counts, meters) = (keeper.held(), keeper.counts(), keeper.take_meters());
         let told = std::mem::replace(&mut self.meters.told, counts);
-        for (rule, items) in lost {
+        for (rule, did) in meters {
             if let Some(meter) = self.meters.rules.get(&rule) {
-                meter.quota_hits.inc_by(items);
+                meter.matches.inc_by(did.matches);
+                meter.quota_hits.inc_by(did.lost);
+                meter.cost_seconds.inc_by(did.cost.as_secs_f64());
             }
         }
         self.metrics.events_late.inc_by(counts.expired - told.expired);

@@ -4,7 +4,11 @@
 //! outbox and to the caller. Invariant: a position is committed with, never before, everything that the records up to it led
 //! to; after a crash the same records lead to the same ids.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Result, Store, Table, outbox_row, overlay::Overlay, position_row, row_error, time_key};
 use crate::{
@@ -88,6 +92,17 @@ pub struct Counts {
     pub incidents: u64,
 }
 
+/// What one correlation did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// Items of evidence that it took: events, or findings of the rules that it chains on.
+    pub matches: u64,
+    /// Items lost to a quota.
+    pub lost: u64,
+    /// Of the keeper's thread; that of the correlations that chain on it included.
+    pub cost: Duration,
+}
+
 /// What the keeper holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
@@ -140,8 +155,8 @@ pub struct Keeper {
     firings: Vec<Firing>,
     alerts: Vec<Alert>,
     counts: Counts,
-    /// Per node: items lost to a quota since `take_lost`.
-    lost: Vec<u64>,
+    /// Per node.
+    meters: Vec<Meter>,
 }
 
 impl Keeper {
@@ -155,7 +170,7 @@ impl Keeper {
             infos: plan.nodes.iter().map(|n| Arc::new(fire::info(n))).collect(),
             by_state: plan.nodes.iter().enumerate().map(|(i, n)| (n.state, i)).collect(),
             learnt_ms: vec![i64::MAX; plan.nodes.len()],
-            lost: vec![0; plan.nodes.len()],
+            meters: vec![Meter::default(); plan.nodes.len()],
             plan,
             mode,
             limits,
@@ -255,10 +270,10 @@ impl Keeper {
         Counts { spilled: self.counts.spilled + self.hot.spilled, ..self.counts }
     }
 
-    /// Rules, by id, that lost evidence to a quota since the last call, and how many items.
-    pub fn take_lost(&mut self) -> Vec<(String, u64)> {
-        let lost = std::mem::replace(&mut self.lost, vec![0; self.plan.nodes.len()]);
-        self.plan.nodes.iter().zip(lost).filter(|(_, items)| *items > 0).map(|(node, items)| (node.rule.clone(), items)).collect()
+    /// What correlations did since the last call, by id; those that did nothing are left out.
+    pub fn take_meters(&mut self) -> Vec<(String, Meter)> {
+        let meters = self.meters.iter_mut().map(std::mem::take);
+        self.plan.nodes.iter().zip(meters).filter(|(_, meter)| *meter != Meter::default()).map(|(node, meter)| (node.rule.clone(), meter)).collect()
     }
 
     /// Changes that wait for the next commit.
@@ -286,6 +301,7 @@ impl Keeper {
     }
 
     fn offer_one(&mut self, entry: &Entry) -> Result<bool> {
+        let since = Instant::now();
         let plan = Arc::clone(&self.plan);
         let head = entry.head();
         let Some(feed) = plan.feed(head.feed) else { return Ok(false) };
@@ -300,6 +316,7 @@ impl Keeper {
                 all_known &= self.offer_value(&place, node, feed.tag, &head, value)?;
             }
         }
+        self.meters[feed.node].cost += since.elapsed();
         Ok(all_known && !values.is_empty())
     }
 
@@ -340,6 +357,7 @@ impl Keeper {
         let known = !fresh && self.rows.get(Table::Evidence, &key)?.is_some();
         self.load(place, node, fresh)?;
         if !known {
+            self.meters[place.node].matches += 1;
             let bucket = self.index.bucket(place.node, place.scope);
             self.index.add(place.group, bucket, item.time_ms);
             self.rows.put(Table::Evidence, &key, payload);

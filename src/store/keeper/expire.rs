@@ -127,7 +127,7 @@ impl Keeper {
                 self.drop_group(&group, &keys);
             }
             self.counts.evicted += keys.len() as u64;
-            self.lost[flooded] += keys.len() as u64;
+            self.meters[flooded].lost += keys.len() as u64;
         }
         let lost = self.index.buckets()[bucket as usize].clone();
         let plan = Arc::clone(&self.plan);

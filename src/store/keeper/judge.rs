@@ -3,7 +3,7 @@
 //! In: an item just delivered, or the frontier. Out: calls of `fire`. Invariant: a settled window is judged once, by its timer;
 //! a prompt window is evaluated at every delivery of an item that it contains.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Id, Item, Keeper, Mode, Node, Place, REPLAY_CHANGES, Result, Table, cell_of,
@@ -111,7 +111,9 @@ impl Keeper {
         let Some(node) = self.by_state.get(&group.state).copied() else { return Ok(true) };
         let plan = Arc::clone(&self.plan);
         let place = Place { node, group: timer.group, scope: &group.scope, tuple: &group.tuple };
+        let since = Instant::now();
         self.judge(&place, &plan.nodes[node], &timer, late == [1])?;
+        self.meters[node].cost += since.elapsed();
         Ok(true)
     }
 

@@ -50,6 +50,7 @@ impl Keeper {
         let mut row = stored.unwrap_or_else(|| RunsRow::new(tuple));
         let known = row.recent.contains(&item.identity);
         if !known {
+            self.meters[place.node].matches += 1;
             row.remember(item.identity);
         }
         row.runs.insert(item.time_ms, node.timespan_ms);

@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Counts, Inputs, Keeper, Limits, Mode, Plan, Result, Single, Table, hot::Hot, index::Index, restore, row_error};
+use super::{Counts, Inputs, Keeper, Limits, Meter, Mode, Plan, Result, Single, Table, hot::Hot, index::Index, restore, row_error};
 use crate::{
     alert::Alert,
     correlate::Id,
@@ -41,6 +41,7 @@ pub struct SharedKeeper {
     alerts: Vec<Alert>,
     /// As of the last commit.
     counts: Counts,
+    meters: Vec<Meter>,
     conflicts: u64,
     seed: u64,
 }
@@ -56,7 +57,17 @@ impl SharedKeeper {
             let view = Arc::new(SharedView::new(Arc::clone(&store)));
             match Keeper::open_as(plan.clone(), view.clone(), Mode::Live { start_ms }, limits, true, true) {
                 Ok(keeper) => {
-                    return Ok(Self { keeper, view, steps: Vec::new(), alerts: Vec::new(), counts: Counts::default(), conflicts: 0, seed: 1 });
+                    let meters = keeper.meters.clone();
+                    return Ok(Self {
+                        keeper,
+                        view,
+                        steps: Vec::new(),
+                        alerts: Vec::new(),
+                        counts: Counts::default(),
+                        meters,
+                        conflicts: 0,
+                        seed: 1,
+                    });
                 }
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
@@ -182,6 +193,13 @@ impl SharedKeeper {
         self.counts
     }
 
+    /// As `Keeper::take_meters`.
+    pub fn take_meters(&mut self) -> Vec<(String, Meter)> {
+        let meters = self.keeper.take_meters();
+        self.meters.clone_from(&self.keeper.meters);
+        meters
+    }
+
     /// Races lost to other workers so far.
     pub fn conflicts(&self) -> u64 {
         self.conflicts
@@ -232,11 +250,13 @@ impl SharedKeeper {
             Ok(alerts) => {
                 self.alerts.extend(alerts);
                 self.counts = self.keeper.counts;
+                self.meters.clone_from(&self.keeper.meters);
                 self.steps.clear();
                 Ok(())
             }
             Err(error) => {
                 self.keeper.counts = self.counts;
+                self.keeper.meters.clone_from(&self.meters);
                 Err(error)
             }
         }

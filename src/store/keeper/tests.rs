@@ -166,8 +166,12 @@ fn a_full_quota_is_told_and_spares_the_odd_size() {
     assert_eq!(told, [("trailwarden-state-quota", Level::High), ("c", Level::High)], "{alerts:?}");
     assert!(bench.keeper.counts().evicted >= 800 && bench.keeper.held().items <= 200);
     assert!(alerts[0].summary.contains("its quota of 200 items is full"));
-    assert_eq!(bench.keeper.take_lost(), [("c".to_owned(), bench.keeper.counts().evicted)]);
-    assert_eq!(bench.keeper.take_lost(), [], "told once");
+    let meters = bench.keeper.take_meters();
+    let [(rule, meter)] = &meters[..] else { panic!("one correlation worked: {meters:?}") };
+    let counts = bench.keeper.counts();
+    assert_eq!((rule.as_str(), meter.lost, meter.matches), ("c", counts.evicted, counts.evidence));
+    assert!(!meter.cost.is_zero());
+    assert_eq!(bench.keeper.take_meters(), [], "told once");
 }
 
 #[test]
