@@ -79,8 +79,22 @@ const PRINCIPALS: [&str; 14] = [
 ];
 const OWN_ACCOUNT: [&str; 2] = ["recipientAccountId", "userIdentity.accountId"];
 
-/// Agents of functions, containers and pipelines. A caller may lie about them, so `workload` excuses nothing grave.
-const WORKLOAD_AGENTS: [&str; 6] = ["exec-env/AWS_Lambda", "exec-env/AWS_ECS", "exec-env/CodeBuild", "HashiCorp Terraform", "Terraform/", "Pulumi/"];
+/// Agents of functions, containers and pipelines. The caller writes them, so they count only where [`MACHINE_NAMES`] agree.
+const WORKLOAD_AGENTS: [&str; 7] =
+    ["exec-env/AWS_Lambda", "exec-env/AWS_ECS", "exec-env/CodeBuild", "exec-env/AWS_Batch", "HashiCorp Terraform", "Terraform/", "Pulumi/"];
+
+/// Parts of the names of machines' users and roles, which the caller can't choose.
+const MACHINE_NAMES: [&str; 30] = [
+    "terraform", "pulumi", "tofu", "provision", "deploy", "pipeline", "cicd", "github", "gitlab", "jenkins", "atlantis", "spacelift", "automation", "runner",
+    "build", "circleci", "crossplane", "ansible", "argocd", "lambda", "function", "rotat", "service-role", "serverless", "fargate", "task", "batch", "worker",
+    "cron", "scheduler",
+];
+
+/// Of these, only whole words.
+const MACHINE_WORDS: [&str; 8] = ["ci", "cd", "tf", "iac", "ecs", "bot", "job", "svc"];
+
+/// Services that do what their caller tells them: not these act, but who called them.
+const DRIVEN_SERVICES: [&[u8]; 3] = [b"ssm.amazonaws.com", b"servicecatalog.amazonaws.com", b"cloudformation.amazonaws.com"];
 
 /// The bit of a derived field's group, 0 for any other name.
 pub fn mask(name: &str) -> u32 {
@@ -131,7 +145,10 @@ pub fn fill(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
         let kind = principal_kind(|name| first(schema, slots, body, name).unwrap_or_default());
         push(schema, slots, "derived.principal.kind", kind.as_bytes());
         let issuer = first(schema, slots, body, "userIdentity.sessionContext.sessionIssuer.arn").filter(|arn| !arn.is_empty());
-        copy(&mut scratch.text, issuer.or(first(schema, slots, body, "userIdentity.arn")));
+        copy(&mut scratch.text, issuer);
+        if issuer.is_none() {
+            principal_arn(first(schema, slots, body, "userIdentity.arn").unwrap_or_default(), &mut scratch.text);
+        }
         push(schema, slots, "derived.principal.arn", &scratch.text);
     }
     if wanted & FOREIGN != 0 {
@@ -218,9 +235,34 @@ fn network_block(address: &[u8], out: &mut Vec<u8>) {
     written.expect("writing to memory can't fail");
 }
 
+/// The ARN of a caller whose session doesn't name its issuer: `…:sts::1:assumed-role/app/x` is role `app`, in whichever path.
+fn principal_arn(arn: &[u8], out: &mut Vec<u8>) {
+    let session = std::str::from_utf8(arn).ok().and_then(|arn| arn.split_once(":sts::")?.1.split_once(":assumed-role/"));
+    let Some((account, rest)) = session else { return out.extend_from_slice(arn) };
+    let partition = if arn.starts_with(b"arn:aws-cn:") { "aws-cn" } else if arn.starts_with(b"arn:aws-us-gov:") { "aws-us-gov" } else { "aws" };
+    let role = rest.split('/').next().unwrap_or_default();
+    write!(out, "arn:{partition}:iam::{account}:role/{role}").expect("writing to memory can't fail");
+}
+
+/// Does the name of a user or role, not of a session, say that it is a machine's?
+fn named_for_a_machine(issuer: &[u8], arn: &[u8]) -> bool {
+    let owner = if issuer.is_empty() { arn } else { issuer };
+    let mut parts = owner.rsplit(|b| *b == b':').next().unwrap_or_default().splitn(3, |b| *b == b'/');
+    let (kind, first, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let names = if kind == b"assumed-role" { [first, b"".as_slice()] } else { [first, rest] };
+    names.into_iter().any(|name| {
+        MACHINE_NAMES.iter().any(|part| contains_ignore_case(name, part.as_bytes()))
+            || name.split(|b| !b.is_ascii_alphanumeric()).any(|word| MACHINE_WORDS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())))
+    })
+}
+
+fn contains_ignore_case(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part))
+}
+
 /// Who is behind a call. The order matters: a service acting for a person is a service.
 fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
-    let is_service = |name: &[u8]| name.ends_with(b".amazonaws.com") || name == b"AWS Internal";
+    let is_service = |name: &[u8]| (name.ends_with(b".amazonaws.com") || name == b"AWS Internal") && !DRIVEN_SERVICES.contains(&name);
     let issuer = value("userIdentity.sessionContext.sessionIssuer.arn");
     let contains = |text: &[u8], part: &str| memchr::memmem::find(text, part.as_bytes()).is_some();
     let kind = value("userIdentity.type");
@@ -231,11 +273,15 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
     {
         return "service";
     }
-    let by_machine = || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent));
+    let arn = value("userIdentity.arn");
+    if value("userIdentity.invokedBy") == b"cloudformation.amazonaws.com" {
+        return "workload";
+    }
+    let by_machine = || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent)) && named_for_a_machine(issuer, arn);
     match kind {
         b"IAMUser" if by_machine() => return "workload",
         b"Root" | b"IAMUser" | b"IdentityCenterUser" | b"SAMLUser" | b"Directory" => return "person",
-        b"AssumedRole" | b"Role" | b"FederatedUser" | b"WebIdentityUser" => {}
+        b"AssumedRole" | b"Role" | b"FederatedUser" | b"WebIdentityUser" | b"AWSAccount" => {}
         _ => return "unknown",
     }
     let session = value("userIdentity.principalId").rsplit(|b| *b == b':').next().unwrap_or_default();
@@ -244,6 +290,7 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
         || value("userIdentity.sessionContext.attributes.mfaAuthenticated") == b"true"
         || session.contains(&b'@')
         || contains(issuer, "/AWSReservedSSO_")
+        || contains(arn, ":assumed-role/AWSReservedSSO_")
         || contains(issuer, "role/aws-reserved/sso.amazonaws.com/");
     if person {
         "person"

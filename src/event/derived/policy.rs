@@ -3,6 +3,7 @@
 //! In: the JSON of an IAM or resource policy. Out: values of the `derived.policy.*` fields. Invariant: a statement counts as public
 //! unless one of its conditions narrows the caller to something; text that can't be read is said to be so.
 
+use super::contains_ignore_case;
 use crate::event::{AccountId, FieldId, Schema, Slots, json};
 
 /// Condition keys that narrow down who may call. `kms:ViaService` does not: it says how, not who.
@@ -178,10 +179,6 @@ impl<'a> Statement<'a> {
     }
 }
 
-fn contains_ignore_case(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part))
-}
-
 /// Keys and raw values of an object; ends where it stops being JSON.
 fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut at = 1;
@@ -198,8 +195,12 @@ fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The account of `arn:aws:iam::123456789012:…`, or the twelve digits themselves.
+/// The account of `arn:aws:iam::123456789012:…`, or the twelve digits themselves. The organization and its units are named by the ARN
+/// of the management account and are no stranger: nobody can share with an organization that isn't his own.
 pub(super) fn account_of(principal: &[u8]) -> Option<&[u8]> {
+    if principal.split(|b| *b == b':').nth(2) == Some(b"organizations") {
+        return None;
+    }
     let account = if principal.starts_with(b"arn:") { principal.split(|b| *b == b':').nth(4)? } else { principal };
     (account.len() == ACCOUNT_DIGITS && account.iter().all(u8::is_ascii_digit)).then_some(account)
 }

@@ -78,13 +78,11 @@ fn addresses_and_callers() {
     let session = r#"{"userIdentity":{"type":"AssumedRole","arn":"arn:aws:sts::1:assumed-role/app/x","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/app"}}}}"#;
     assert_eq!(derive(session, "derived.principal.arn"), ["arn:aws:iam::1:role/app"]);
     assert_eq!(derive(r#"{"userIdentity":{"arn":"arn:aws:iam::1:user/jo"}}"#, "derived.principal.arn"), ["arn:aws:iam::1:user/jo"]);
-    let terraform = r#"{"userIdentity":{"type":"AssumedRole","principalId":"AROAX:x"},"userAgent":"APN/1.0 HashiCorp/1.0 Terraform/1.9.5"}"#;
-    assert_eq!(derive(terraform, "derived.principal.kind"), ["workload"]);
-    assert_eq!(derive(&terraform.replace("AssumedRole", "IAMUser"), "derived.principal.kind"), ["workload"]);
-    assert_eq!(derive(&terraform.replace("AssumedRole", "Root"), "derived.principal.kind"), ["person"]);
     for (identity, kind) in [
         (r#""type":"IAMUser""#, "person"),
-        (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "service"),
+        (r#""type":"IAMUser","invokedBy":"backup.amazonaws.com""#, "service"),
+        (r#""type":"IAMUser","invokedBy":"cloudformation.amazonaws.com""#, "workload"),
+        (r#""type":"IAMUser","invokedBy":"ssm.amazonaws.com""#, "person"),
         (r#""type":"AssumedRole","principalId":"AROAX:i-0123456789abcdef0""#, "workload"),
         (r#""type":"AssumedRole","principalId":"AROAX:ci""#, "role"),
         (r#""type":"AssumedRole","principalId":"AROAX:jo@example.com""#, "person"),
@@ -93,7 +91,9 @@ fn addresses_and_callers() {
             r#""type":"AssumedRole","principalId":"AROAX:jo","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"}}"#,
             "person",
         ),
-        (r#""type":"AWSAccount""#, "unknown"),
+        (r#""type":"AssumedRole","arn":"arn:aws:sts::1:assumed-role/AWSReservedSSO_Admin_1/jo""#, "person"),
+        (r#""type":"AWSAccount""#, "role"),
+        (r#""accountId":"1""#, "unknown"),
     ] {
         assert_eq!(derive(&format!(r#"{{"userIdentity":{{{identity}}}}}"#), "derived.principal.kind"), [kind], "{identity}");
     }
@@ -101,6 +101,7 @@ fn addresses_and_callers() {
     for (parameters, accounts) in [
         (r#"{"valuesToAdd":["111122223333","999988887777","all"]}"#, &["999988887777"][..]),
         (r#"{"valuesToAdd":"arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-123456789012"}"#, &["444455556666"]),
+        (r#"{"valuesToAdd":["arn:aws:organizations::444455556666:ou/o-a1/ou-b2"]}"#, &[]),
         (r#"{"valuesToAdd":"arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-123456789012"}"#, &[]),
         (r#"{"other":"999988887777"}"#, &[]),
     ] {
@@ -108,6 +109,34 @@ fn addresses_and_callers() {
     }
     assert_eq!(derive(r#"{"responseElements":{"engine":"docdb"}}"#, "derived.engine"), ["docdb"]);
     assert_eq!(derive(r#"{"responseElements":null}"#, "derived.engine"), [""; 0]);
+}
+
+#[test]
+fn an_agent_makes_no_machine_of_a_person() {
+    let check = |identity: &str, kind: &str| {
+        for agent in ["APN/1.0 HashiCorp/1.0 Terraform/1.9.5", "Boto3/1.34 exec-env/AWS_Lambda_python3.12"] {
+            let event = format!(r#"{{"userIdentity":{{{identity}}},"userAgent":"{agent}"}}"#);
+            assert_eq!(derive(&event, "derived.principal.kind"), [kind], "{identity} {agent}");
+        }
+    };
+    check(r#""type":"IAMUser","arn":"arn:aws:iam::1:user/mallory""#, "person");
+    check(r#""type":"IAMUser","arn":"arn:aws:iam::1:user/ci/terraform-eu""#, "workload");
+    check(r#""type":"Root","arn":"arn:aws:iam::1:root""#, "person");
+    check(r#""type":"AssumedRole","arn":"arn:aws:sts::1:assumed-role/Admin/terraform""#, "role");
+    check(r#""type":"AssumedRole","arn":"arn:aws:sts::1:assumed-role/orders-ci/x""#, "workload");
+    check(r#""type":"AssumedRole","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/service-role/rotate-orders"}}"#, "workload");
+    check(r#""type":"AssumedRole","sessionContext":{"sessionIssuer":{"arn":"arn:aws:iam::1:role/Specifics"}}"#, "role");
+}
+
+#[test]
+fn a_session_without_an_issuer_still_has_a_role() {
+    for (arn, principal) in [
+        ("arn:aws:sts::1:assumed-role/app/x", "arn:aws:iam::1:role/app"),
+        ("arn:aws-cn:sts::1:assumed-role/app/y", "arn:aws-cn:iam::1:role/app"),
+        ("arn:aws:sts::1:federated-user/jo", "arn:aws:sts::1:federated-user/jo"),
+    ] {
+        assert_eq!(derive(&format!(r#"{{"userIdentity":{{"type":"AssumedRole","arn":"{arn}"}}}}"#), "derived.principal.arn"), [principal]);
+    }
 }
 
 #[test]
