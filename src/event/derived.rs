@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use super::{Event, FieldId, Schema, Slots, ValueKind};
 
 /// A derived field: its name, its group's bit and what it says.
-pub const FIELDS: [(&str, u32, &str); 13] = [
+pub const FIELDS: [(&str, u32, &str); 14] = [
     ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
     (
         "derived.policy.foreign_account",
@@ -19,6 +19,7 @@ pub const FIELDS: [(&str, u32, &str); 13] = [
         "each account that a statement allows and that is neither the event's own nor in `own_accounts` or `trusted_accounts`",
     ),
     ("derived.policy.foreign_principal", POLICY, "each principal of such an account, as the policy writes it"),
+    ("derived.policy.foreign_unasked", POLICY, "of these accounts, those that some statement allows without asking for an `sts:ExternalId`"),
     ("derived.policy.admin", POLICY, "`true` if a statement allows `*`, `service:*` or all but some actions on every resource"),
     ("derived.policy.root_present", POLICY, "`true` if the event's own account (its root) is among the allowed principals, else `false`"),
     ("derived.policy.condition", POLICY, "each condition key of the statements that allow"),
@@ -85,9 +86,36 @@ const WORKLOAD_AGENTS: [&str; 7] =
 
 /// Parts of the names of machines' users and roles, which the caller can't choose.
 const MACHINE_NAMES: [&str; 30] = [
-    "terraform", "pulumi", "tofu", "provision", "deploy", "pipeline", "cicd", "github", "gitlab", "jenkins", "atlantis", "spacelift", "automation", "runner",
-    "build", "circleci", "crossplane", "ansible", "argocd", "lambda", "function", "rotat", "service-role", "serverless", "fargate", "task", "batch", "worker",
-    "cron", "scheduler",
+    "terraform",
+    "pulumi",
+    "tofu",
+    "provision",
+    "deploy",
+    "pipeline",
+    "cicd",
+    "github",
+    "gitlab",
+    "jenkins",
+    "atlantis",
+    "spacelift",
+    "automation",
+    "runner",
+    "build",
+    "circleci",
+    "crossplane",
+    "ansible",
+    "argocd",
+    "lambda",
+    "function",
+    "rotat",
+    "service-role",
+    "serverless",
+    "fargate",
+    "task",
+    "batch",
+    "worker",
+    "cron",
+    "scheduler",
 ];
 
 /// Of these, only whole words.
@@ -239,7 +267,13 @@ fn network_block(address: &[u8], out: &mut Vec<u8>) {
 fn principal_arn(arn: &[u8], out: &mut Vec<u8>) {
     let session = std::str::from_utf8(arn).ok().and_then(|arn| arn.split_once(":sts::")?.1.split_once(":assumed-role/"));
     let Some((account, rest)) = session else { return out.extend_from_slice(arn) };
-    let partition = if arn.starts_with(b"arn:aws-cn:") { "aws-cn" } else if arn.starts_with(b"arn:aws-us-gov:") { "aws-us-gov" } else { "aws" };
+    let partition = if arn.starts_with(b"arn:aws-cn:") {
+        "aws-cn"
+    } else if arn.starts_with(b"arn:aws-us-gov:") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    };
     let role = rest.split('/').next().unwrap_or_default();
     write!(out, "arn:{partition}:iam::{account}:role/{role}").expect("writing to memory can't fail");
 }

@@ -26,6 +26,40 @@ const NARROWING: [&str; 16] = [
     "saml:aud",
 ];
 
+/// Accounts of AWS itself that deliver logs to buckets: load balancers', CloudTrail's of old and Redshift's audit logs. They are no strangers.
+const LOG_DELIVERY: [&[u8; ACCOUNT_DIGITS]; 30] = [
+    b"127311923021",
+    b"033677994240",
+    b"027434742980",
+    b"797873946194",
+    b"985666609251",
+    b"054676820928",
+    b"156460612806",
+    b"652711504416",
+    b"009996457667",
+    b"897822967062",
+    b"582318560864",
+    b"600734575887",
+    b"114774131450",
+    b"783225319266",
+    b"718504428378",
+    b"507241528517",
+    b"754344448648",
+    b"383597477331",
+    b"076674570225",
+    b"098369216593",
+    b"754728514883",
+    b"589379963580",
+    b"297686090294",
+    b"048591011584",
+    b"190560391635",
+    b"638102146993",
+    b"086441151436",
+    b"193672423079",
+    b"262260360010",
+    b"902366379725",
+];
+
 /// Digits of an account's number.
 pub(super) const ACCOUNT_DIGITS: usize = 12;
 
@@ -36,6 +70,7 @@ pub(super) struct Targets {
     public: Option<FieldId>,
     foreign_account: Option<FieldId>,
     foreign_principal: Option<FieldId>,
+    foreign_unasked: Option<FieldId>,
     admin: Option<FieldId>,
     root_present: Option<FieldId>,
     condition: Option<FieldId>,
@@ -48,6 +83,7 @@ impl Targets {
             public: field("derived.policy.public"),
             foreign_account: field("derived.policy.foreign_account"),
             foreign_principal: field("derived.policy.foreign_principal"),
+            foreign_unasked: field("derived.policy.foreign_unasked"),
             admin: field("derived.policy.admin"),
             root_present: field("derived.policy.root_present"),
             condition: field("derived.policy.condition"),
@@ -126,6 +162,13 @@ fn push(out: &mut Slots, field: Option<FieldId>, text: &[u8]) {
     }
 }
 
+/// What a statement's conditions ask of the caller.
+#[derive(Default)]
+struct Conditions {
+    narrow: bool,
+    external_id: bool,
+}
+
 struct Statement<'a> {
     object: &'a [u8],
     schema: &'a Schema,
@@ -143,17 +186,20 @@ impl<'a> Statement<'a> {
         if !self.values("Effect").any(|effect| effect == b"Allow") {
             return;
         }
-        let narrowed = self.conditions(targets, out);
+        let conditions = self.conditions(targets, out);
         for principal in self.values("Principal").filter(|p| !p.starts_with(b"{")).chain(self.values("Principal.AWS")) {
             if principal == b"*" {
-                grants.public |= !narrowed;
+                grants.public |= !conditions.narrow;
                 continue;
             }
             let Some(account) = account_of(principal) else { continue };
             if account == home.account {
                 grants.root |= principal == home.account || principal.ends_with(b":root");
-            } else if !home.own.iter().any(|own| own == account) {
+            } else if !home.own.iter().any(|own| own == account) && !LOG_DELIVERY.iter().any(|known| known.as_slice() == account) {
                 push(out, targets.foreign_account, account);
+                if !conditions.external_id {
+                    push(out, targets.foreign_unasked, account);
+                }
                 push(out, targets.foreign_principal, principal);
             }
         }
@@ -162,20 +208,21 @@ impl<'a> Statement<'a> {
         grants.admin |= all && wide;
     }
 
-    /// Tells the condition keys; does one of them narrow the caller?
-    fn conditions(&self, targets: &Targets, out: &mut Slots) -> bool {
-        let mut narrowed = false;
+    /// Tells the condition keys; does one of them narrow the caller, or ask for an external id?
+    fn conditions(&self, targets: &Targets, out: &mut Slots) -> Conditions {
+        let mut found = Conditions::default();
         for condition in self.values("Condition") {
             for (operator, keys) in members(condition) {
                 let positive = !contains_ignore_case(operator, b"Not") && !operator.starts_with(b"Null") && !operator.ends_with(b"IfExists");
                 for (key, value) in members(keys) {
                     push(out, targets.condition, key);
                     let open = value == br#""*""# || contains_ignore_case(value, br#""0.0.0.0/0""#) || contains_ignore_case(value, br#""::/0""#);
-                    narrowed |= positive && !open && NARROWING.iter().any(|n| key.eq_ignore_ascii_case(n.as_bytes()));
+                    found.narrow |= positive && !open && NARROWING.iter().any(|n| key.eq_ignore_ascii_case(n.as_bytes()));
+                    found.external_id |= positive && !open && key.eq_ignore_ascii_case(b"sts:externalid");
                 }
             }
         }
-        narrowed
+        found
     }
 }
 

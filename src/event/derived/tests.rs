@@ -57,6 +57,15 @@ fn policies_grant() {
 }
 
 #[test]
+fn an_external_id_excuses_only_its_own_statement() {
+    let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"a1"}}},{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::999988887777:root"},"Action":"sts:AssumeRole"}]}"#;
+    check_policy(trust, "foreign_account", &["444455556666", "999988887777"]);
+    check_policy(trust, "foreign_unasked", &["999988887777"]);
+    check_policy(&trust.replace("StringEquals", "StringNotEquals"), "foreign_unasked", &["444455556666", "999988887777"]);
+    check_policy(&trust.replace("444455556666", "127311923021"), "foreign_account", &["999988887777"]);
+}
+
+#[test]
 fn addresses_and_callers() {
     for (address, class) in [
         ("203.0.113.9", "public"),
