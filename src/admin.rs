@@ -46,7 +46,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const SAMPLES: usize = 90;
 
 /// The key `admin` of the config.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address and port. The page shows what alerts say: listen beyond loopback only inside a network that you trust.

@@ -3,19 +3,21 @@
 //! In: a file. Out: `Config`, or everything that is wrong with file, line and column. Invariant: values of `${NAME}` and
 //! `${file:PATH}` are in no message.
 
+pub mod reference;
+pub mod schema;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rule::ast::Profile;
 use crate::rule::diagnostic::Diagnostic;
 use crate::{admin, deliver, lease, route, sink, source, store};
 
 /// The whole file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The streams to read.
@@ -46,7 +48,7 @@ pub struct Config {
     pub workers: Option<usize>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// `builtin` and folders of your own; by default the built-in detectors. A later rule replaces an earlier one of the same id.
@@ -57,7 +59,7 @@ pub struct Rules {
     pub lists: BTreeMap<String, Vec<String>>,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProfileWord {
     Quiet,
@@ -76,7 +78,7 @@ impl From<ProfileWord> for Profile {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
     /// The file that holds evidence, alerts on their way and positions. One process at a time.

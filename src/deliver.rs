@@ -43,7 +43,7 @@ const INCIDENT_KEEP_MS: i64 = 7 * 24 * 3_600_000;
 const SEQUENCE_BITS: u32 = 40;
 
 /// The key `delivery` of the config.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Account id → the name that people know it by.
@@ -63,11 +63,12 @@ pub struct Config {
     pub page_url: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeartbeatConfig {
     /// Gets a POST of `{"status":"alive",…}` while records flow or the stream is known to be quiet.
     pub url: Endpoint,
+    /// From one POST to the next.
     #[serde(default = "default_heartbeat_seconds")]
     pub every_seconds: u64,
 }

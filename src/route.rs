@@ -14,7 +14,7 @@ pub use silence::{Silence, SilenceError, SilenceRequest, Window, WindowConfig};
 pub use storm::{StormConfig, StormControl, StormRow, Verdict};
 
 /// The key `routing` of the config.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Every route whose `match` holds applies, in their order. Without routes, every alert goes to every sink.
@@ -28,7 +28,7 @@ pub struct Config {
     pub storm: StormConfig,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// Which alerts; left out: all.
@@ -42,7 +42,7 @@ pub struct RouteConfig {
 }
 
 /// Every key that is given must hold; of a list, one entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matcher {
     /// This level or a more urgent one.
@@ -54,6 +54,7 @@ pub struct Matcher {
     /// 12-digit account ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<String>,
+    /// AWS regions: `eu-west-1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
     /// `backup`, `encryption`, `identity`, `monitoring`, `network`, …

@@ -23,7 +23,7 @@ pub mod webhook;
 pub use secret::Secret;
 
 /// One destination. Exactly one key, which names its kind.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Config {
     /// PagerDuty, Events API v2.

@@ -1,6 +1,6 @@
-//! Every detector and cases file is valid by the schemas that `trailwarden schema` prints.
+//! Every detector, cases file and config is valid by the schemas that `trailwarden schema` prints.
 //!
-//! In: `detectors/`, one document of each extension. Out: the verdict of Python's jsonschema. Invariant: documents with a slip are
+//! In: `detectors/`, one document of each extension, a config with every section. Out: the verdict of Python's jsonschema. Invariant: documents with a slip are
 //! refused, so the check can fail.
 
 #[path = "support/rules.rs"]
@@ -73,5 +73,28 @@ fn slips_are_refused() {
     ] {
         let Some(said) = validate("rule", &documents("slip", &format!("{head}{slip}\n"))) else { return };
         assert!(said.contains(place), "{slip}: {said}");
+    }
+}
+
+#[test]
+fn configs_are_valid_and_their_slips_refused() {
+    let whole = include_str!("support/whole.yml");
+    let smallest = "kinesis: {streams: [a]}\n";
+    let parsed =
+        trailwarden::config::parse("whole.yml", whole, &|name| Some(if name == "FAILOVER_MS" { "3000" } else { "a long enough secret" }.into()));
+    assert!(parsed.is_ok(), "{parsed:?}");
+    let good: Vec<String> = [whole, smallest].iter().flat_map(|text| documents("good", text)).collect();
+    let Some(said) = validate("config", &good) else { return };
+    assert!(said.contains("2 documents, 0 faults"), "{said}");
+    for (slip, place) in [
+        ("workerz: 2", "workerz"),
+        ("workers: two", "$.workers"),
+        ("state: {lateness_seconds: soon}", "$.state.lateness_seconds"),
+        ("sinks: {a: {pager: {}}}", "$.sinks.a"),
+        ("rules: {profile: loud}", "$.rules.profile"),
+        ("admin: {port: 1}", "port"),
+    ] {
+        let Some(said) = validate("config", &documents("slip", &format!("{smallest}{slip}\n"))) else { return };
+        assert!(said.contains(place) && said.contains("1 documents, 1 faults"), "{slip}: {said}");
     }
 }

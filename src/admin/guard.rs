@@ -23,8 +23,9 @@ const TOKEN_CHARS: usize = 12;
 const CHANGE: Duration = Duration::from_secs(15);
 
 /// The bearer token. Only its hash is kept, so that no dump or error can hold it.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
+#[derive(Clone, schemars::JsonSchema)]
+#[schemars(inline, transparent, extend("writeOnly" = true))]
+pub struct Token(#[schemars(with = "String", length(min = 12))] [u8; 32]);
 
 impl Token {
     pub fn new(text: &str) -> Self {

@@ -10,6 +10,10 @@ pub enum Of {
     Rule,
     /// Test cases beside a rule (`*.cases.yml`)
     Cases,
+    /// The config of `run`
+    Config,
+    /// Every key of the config, with its default and meaning (tables in Markdown)
+    ConfigReference,
     /// Fields of events made from database logs: one login rule serves all engines (a table in Markdown)
     Fields,
 }
@@ -20,11 +24,14 @@ pub fn run(of: Of) -> anyhow::Result<ExitCode> {
     let schema = match of {
         Of::Rule => crate::rule::schema::rule(),
         Of::Cases => crate::rule::schema::cases(),
-        Of::Fields => {
-            super::emit(&crate::decode::log::tax::markdown())?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Of::Config => crate::config::schema::config(),
+        Of::ConfigReference => return print(&crate::config::reference::markdown()),
+        Of::Fields => return print(&crate::decode::log::tax::markdown()),
     };
-    super::emit(&format!("{schema:#}\n"))?;
+    print(&format!("{schema:#}\n"))
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    super::emit(text)?;
     Ok(ExitCode::SUCCESS)
 }

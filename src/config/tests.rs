@@ -42,3 +42,25 @@ fn variables_stay_secret() {
         assert!(!told.is_empty() && !told.contains("CANARY"), "{told}");
     }
 }
+
+#[test]
+fn variables_and_files_fill_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "12345678901234567890123456789012\n").unwrap();
+    let variables = |name: &str| (name == "BYTES").then(|| "70000000".to_owned());
+    let text = format!(
+        "kinesis:\n  streams: ['a-${{BYTES}}']\n  budget_bytes: ${{BYTES}}\nsinks:\n  pager:\n    pagerduty:\n      routing_key: ${{file:{}}}\n",
+        file.display()
+    );
+    let config = parse("c.yml", &text, &variables).unwrap();
+    assert_eq!((config.kinesis.budget_bytes, config.kinesis.streams[0].as_str()), (70_000_000, "a-70000000"));
+    let crate::sink::Config::Pagerduty(pager) = &config.sinks["pager"] else { panic!("{:?}", config.sinks) };
+    assert_eq!(pager.routing_key.expose(), "12345678901234567890123456789012");
+    for (value, expected) in
+        [("'${file:/nowhere/key}'", "c.yml:1:19: error: the file `/nowhere/key` can't be read"), ("'${KEY'", "c.yml:1:19: error: `${` without `}`")]
+    {
+        let told = told(&format!("kinesis: {{region: {value}, streams: [a]}}\n"));
+        assert!(told.contains(expected), "{told}");
+    }
+}

@@ -57,7 +57,8 @@ impl Filler<'_> {
                 }
                 match self.fill(node, text) {
                     // A whole value that is a variable may be a number where one is wanted.
-                    Some(filled) => number(&filled).filter(|_| *plain).unwrap_or(Value::String(filled)),
+                    // A key of 32 digits would lose its last ones: whole numbers only.
+                    Some(filled) => number(&filled).filter(|n| *plain && (n.is_u64() || n.is_i64())).unwrap_or(Value::String(filled)),
                     None => number(text).filter(|_| *plain).unwrap_or_else(|| Value::String(text.clone())),
                 }
             }

@@ -9,7 +9,7 @@ use aws_config::timeout::TimeoutConfig;
 use serde::{Deserialize, Serialize};
 
 /// The `leases` section. Without it one process reads the streams alone and DynamoDB is not used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The application's name: that of its lease table. `NAME-CoordinatorState` and `NAME-WorkerMetricStats` stand beside it.

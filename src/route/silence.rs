@@ -78,16 +78,18 @@ impl Silence {
 }
 
 /// A maintenance window: either `starts` and `ends`, or `from` and `to` with or without `days`. All in UTC.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WindowConfig {
     /// Shown beside what the window silenced.
     pub reason: String,
+    /// Which alerts; left out: all.
     #[serde(default, rename = "match")]
     pub matching: Matcher,
     /// RFC 3339, for a window that opens once.
     #[serde(default)]
     pub starts: Option<String>,
+    /// RFC 3339, for a window that opens once.
     #[serde(default)]
     pub ends: Option<String>,
     /// `mon` … `sun`: the days on which it opens; left out: every day.

@@ -22,7 +22,7 @@ const ANNOTATION_CHARS: usize = 2_000;
 /// Group-by names that become labels.
 const GROUP_LABELS: usize = 8;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Every replica's address, `http://alertmanager-0:9093`; http is allowed where no token is sent.

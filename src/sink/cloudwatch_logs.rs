@@ -15,13 +15,15 @@ const BATCH_BYTES: usize = 1_048_576;
 const EVENT_OVERHEAD_BYTES: usize = 26;
 const EVENT_BYTES: usize = 256_000;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The log group's name.
     pub log_group: String,
     /// Made when it is missing, like the group.
     #[serde(default = "default_stream")]
     pub log_stream: String,
+    /// AWS region; by default that of the environment, profile or instance.
     #[serde(default)]
     pub region: Option<String>,
     /// `json` (default), `ocsf` or `text`.

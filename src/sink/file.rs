@@ -15,7 +15,7 @@ use super::{Notice, SendError, form::Form};
 
 const LINE_BYTES: usize = 1 << 20;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Made with mode 0600 when it is missing; its folder must be there.
@@ -25,7 +25,7 @@ pub struct Config {
     pub form: Form,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StdoutConfig {
     /// `json` (default), `ocsf` or `text`.

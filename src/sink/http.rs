@@ -27,8 +27,9 @@ const RETRY_AFTER_CAP: Duration = Duration::from_secs(3600);
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A checked address: https, or http to this machine.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(Uri);
+#[derive(Clone, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(inline, transparent)]
+pub struct Endpoint(#[schemars(with = "String")] Uri);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {

@@ -26,7 +26,7 @@ const EVENT_BYTES: usize = 512_000;
 /// Events listed in the details; the page has all.
 const LISTED_EVENTS: usize = 20;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The integration key of the service that is to be paged: 32 characters.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const SHOWN: &str = "[secret]";
 
-#[derive(Clone, PartialEq, Eq)]
+/// A secret: write `${NAME}` or `${file:/path}` instead of the value.
+#[derive(Clone, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(inline, extend("writeOnly" = true))]
 pub struct Secret(Box<str>);
 
 impl Secret {

@@ -25,7 +25,7 @@ const SECTION_CHARS: usize = 2_900;
 const FIELD_CHARS: usize = 400;
 const FIELDS: usize = 8;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The webhook's address, itself a secret.

@@ -13,7 +13,7 @@ const MESSAGE_BYTES: usize = 256_000;
 const SUBJECT_CHARS: usize = 100;
 const GROUP_CHARS: usize = 128;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `arn:aws:sns:REGION:ACCOUNT:NAME`; a name that ends in `.fifo` is a FIFO topic.

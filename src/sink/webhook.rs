@@ -21,7 +21,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-trailwarden-signature")
 /// Receivers drop what they have had: the same value for every try of the same notice.
 const DELIVERY_ID: HeaderName = HeaderName::from_static("x-trailwarden-delivery");
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// https, or http to this machine.

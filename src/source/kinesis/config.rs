@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::position::Position;
 
 /// The `kinesis` section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Names of the data streams to read. At least one in `run`.
@@ -26,6 +26,7 @@ pub struct Config {
     pub start: Start,
     /// Polling asks a quiet shard this often, in milliseconds (200 to 60000).
     #[serde(deserialize_with = "poll_interval")]
+    #[schemars(range(min = 200, max = 60_000))]
     pub poll_interval_ms: u64,
     /// What polling takes of a shard in bytes a second; AWS gives 2 MB.
     pub shard_bytes_per_s: u64,
@@ -50,7 +51,7 @@ impl Default for Config {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     Polling,
@@ -58,7 +59,7 @@ pub enum Mode {
 }
 
 /// Where a new stream begins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Start(pub Position);
 
