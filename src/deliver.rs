@@ -195,6 +195,10 @@ impl Desk {
         self.live.clone()
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The outbox has new rows.
     pub fn wake(&self) {
         self.planner.notify_one();

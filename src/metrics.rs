@@ -23,8 +23,9 @@ pub use latency::{Latency, Percentiles};
 /// What became of an alert at a sink. Each is a series of `trailwarden_alerts_total`.
 pub const ALERT_OUTCOMES: [&str; 6] = ["delivered", "retried", "rejected", "silenced", "grouped", "fallback"];
 
-/// Where a record's time goes. Each is a series of `trailwarden_stage_seconds`.
-pub const STAGES: [&str; 6] = ["fetch", "decode", "detect", "correlate", "commit", "deliver"];
+/// Where a record's time goes; `detect` includes the decoding, which it is interwoven with. Each is a series of
+/// `trailwarden_stage_seconds`.
+pub const STAGES: [&str; 5] = ["fetch", "detect", "correlate", "commit", "deliver"];
 
 const LEASE_STATES: [&str; 3] = ["held", "foreign", "unassigned"];
 const LEASE_EVENTS: [&str; 6] = ["taken", "expired", "renewed", "lost", "released", "failed"];
@@ -57,6 +58,7 @@ pub struct Metrics {
     queue_bytes: IntGaugeVec,
     queue_capacity: IntGaugeVec,
     queue_waits: IntCounterVec,
+    queues: Mutex<Vec<(&'static str, u64, QueueMetrics)>>,
     memory_used: IntGaugeVec,
     memory_budget: IntGaugeVec,
     alerts: IntCounterVec,
@@ -243,6 +245,7 @@ impl Metrics {
             queue_bytes: r.int_gauges("queue_bytes", "Bytes waiting in a queue.", &["queue"]),
             queue_capacity: r.int_gauges("queue_capacity_bytes", "Bound of a queue; the reading slows down when it is full.", &["queue"]),
             queue_waits: r.counters("queue_waits_total", "Times that a writer waited for room in a queue.", &["queue"]),
+            queues: Mutex::default(),
             memory_used: r.int_gauges("memory_used_bytes", "Memory in use of a budget.", &["budget"]),
             memory_budget: r.int_gauges("memory_budget_bytes", "Bound of a memory budget.", &["budget"]),
             alerts: r.counters("alerts_total", "Alerts by sink and outcome.", &["sink", "outcome"]),
@@ -250,7 +253,7 @@ impl Metrics {
             sink_up: r.int_gauges("sink_up", "Whether the newest request to a sink was accepted.", &["sink"]),
             dead_letters: r.int_gauges("dead_letters", "Alerts that a sink refused for good, kept for replay.", &["sink"]),
             delivery: DeliveryMetrics::new(&r),
-            stages: r.latencies("stage_seconds", "Duration of one batch in a stage.", "stage"),
+            stages: r.latencies("stage_seconds", "Duration of one batch in a stage; detect includes decoding.", "stage"),
             end_to_end: r.latencies("record_age_seconds", "Age of a record, since it became available, when its finding or alert was made.", "at"),
             leases: r.int_gauges("leases", "Leases of the application's table, by holder.", &["state"]),
             fleet: FleetMetrics::new(&r),
@@ -328,7 +331,16 @@ impl Metrics {
         let l = &[name];
         self.queue_capacity.with_label_values(l).set(gauge_value(capacity_bytes));
         let (items, bytes) = (self.queue_items.with_label_values(l), self.queue_bytes.with_label_values(l));
-        QueueMetrics { items, bytes, waits: self.queue_waits.with_label_values(l) }
+        let queue = QueueMetrics { items, bytes, waits: self.queue_waits.with_label_values(l) };
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|(known, ..)| *known != name);
+        queues.push((name, capacity_bytes, queue.clone()));
+        queue
+    }
+
+    /// Name, capacity in bytes and gauges of each queue.
+    pub fn queues(&self) -> Vec<(&'static str, u64, QueueMetrics)> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The gauge of what is in use of a named memory budget.
@@ -536,7 +548,7 @@ mod tests {
             "trailwarden_findings_total{level=\"high\",rule=\"r1\"} 0",
             "trailwarden_alerts_total{outcome=\"rejected\",sink=\"page\"} 0",
             "trailwarden_sink_request_seconds_count{sink=\"page\"} 0",
-            "trailwarden_stage_seconds_bucket{stage=\"decode\",le=\"+Inf\"} 0",
+            "trailwarden_stage_seconds_bucket{stage=\"detect\",le=\"+Inf\"} 0",
             "trailwarden_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");

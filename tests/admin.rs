@@ -85,9 +85,15 @@ async fn an_alert_is_listed_streamed_and_shown() {
     assert_eq!(json_of(&daemon, "/api/alerts?min_level=critical&limit=5").await.as_array().unwrap().len(), 1);
     assert_eq!(json_of(&daemon, "/api/alerts?rule=other").await, json!([]));
     let (_, page) = daemon.get("/").await;
-    for part in
-        ["Snapshots purged", "user mallory deleted 12 snapshots", "Ask the principal&#39;s owner", "shardId-000000000003", "never", "b41f09c2d7e3"]
-    {
+    for part in [
+        "Snapshots purged",
+        "user mallory deleted 12 snapshots",
+        "Ask the principal&#39;s owner",
+        "shardId-000000000003",
+        "task-7f3a",
+        "never",
+        "b41f09c2d7e3",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("{{"), "a placeholder is left");

@@ -50,6 +50,9 @@ pub struct ShardView {
     pub state: String,
 }
 
+/// The kind of a rule that feeds correlations and makes no alert by itself.
+pub const BASE: &str = "base";
+
 /// A rule or correlation of the set in force.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleView {
@@ -57,7 +60,7 @@ pub struct RuleView {
     pub title: String,
     pub level: Level,
     pub tags: Vec<String>,
-    /// `rule`, or the kind of its correlation.
+    /// `rule`, the kind of its correlation, or `BASE`.
     pub kind: String,
     pub matches: u64,
     pub findings: u64,
@@ -155,6 +158,13 @@ impl Board {
     /// The newest record read, counted from its arrival, over the shards that are ours.
     pub fn max_lag_ms(&self) -> Option<i64> {
         self.shards.load().iter().filter_map(|s| s.lag_ms).max()
+    }
+}
+
+impl RuleView {
+    /// It has shown that it works: by a finding, or for a base rule by a match.
+    pub fn has_fired(&self) -> bool {
+        self.findings > 0 || self.kind == BASE && self.matches > 0
     }
 }
 

@@ -4,7 +4,8 @@
 //! same daemon as `run`, on an embedded stream; nothing leaves loopback.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +16,15 @@ use tokio::sync::watch;
 
 use super::service::{Service, stop_signal};
 use super::{run, scan};
+use crate::admin;
 use crate::alert::view::AlertView;
 use crate::config::{Config, Rules, State};
+use crate::deliver;
 use crate::demo::corpus::story::Story;
 use crate::demo::corpus::{Corpus, wrap::Envelope};
 use crate::demo::endpoint::{Endpoint, Options};
 use crate::position::Position;
+use crate::sink;
 use crate::source::kinesis;
 use crate::store::EmbeddedStore;
 
@@ -39,9 +43,15 @@ pub struct Args {
     /// Another seed makes another day
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where the status page listens; port 0 takes any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = admin::ADDRESS)]
+    listen: SocketAddr,
 }
 
 const STREAM: &str = "estate";
+const SHARDS: u32 = 2;
+/// The account that the attack happens in, as a config would name it.
+const ACCOUNT: (&str, &str) = ("111122223333", "production");
 /// The producer writes this often.
 const BEAT: Duration = Duration::from_millis(100);
 /// Records asked for this often: the first alert is to come within a second.
@@ -58,17 +68,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn play(args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let endpoint = Arc::new(Endpoint::start(Options::default()).await.context("the embedded stream")?);
-    endpoint.create_stream(STREAM, 1).map_err(anyhow::Error::msg)?;
+    endpoint.create_stream(STREAM, SHARDS).map_err(anyhow::Error::msg)?;
     let folder = std::env::temp_dir().join(format!("trailwarden-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let config = config(endpoint.url(), &folder);
+    let token = token()?;
+    let config = config(endpoint.url(), &folder, args.listen, &token);
     let detectors = run::detectors(&config.rules)?;
     let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: HashSet::new() };
     stage.open(&detectors, args);
     let (_reload, current) = watch::channel(Arc::new(detectors));
     let store = Arc::new(EmbeddedStore::open(&config.state.path)?);
     let service = Service::start(config, current, store).await?;
-    stage.line(&format!("Status page: http://{0}/  metrics: http://{0}/metrics\n", service.address));
+    stage.line(&format!("Status page: http://{0}/  metrics: http://{0}/metrics", service.address));
+    stage.line(&format!("To silence, acknowledge or resolve there, its token is {token}\n"));
     let mut live = service.desk.live().subscribe();
     let (captions, mut told) = tokio::sync::mpsc::unbounded_channel();
     let producer = std::thread::spawn({
@@ -102,7 +114,14 @@ async fn play(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(url: &str, folder: &std::path::Path) -> Config {
+/// For this run alone: whoever sees the terminal may change things.
+fn token() -> anyhow::Result<String> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).context("/dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn config(url: &str, folder: &std::path::Path, listen: SocketAddr, token: &str) -> Config {
     let kinesis = kinesis::Config {
         streams: vec![STREAM.to_owned()],
         endpoint: Some(url.to_owned()),
@@ -111,15 +130,17 @@ fn config(url: &str, folder: &std::path::Path) -> Config {
         ..kinesis::Config::default()
     };
     let state = State { path: folder.join("state.redb"), ..State::default() };
+    let archive = sink::file::Config { path: folder.join("alerts.ndjson"), form: sink::form::Form::default() };
+    let (account, name) = ACCOUNT;
     Config {
         kinesis,
         leases: None,
         rules: Rules::default(),
         state,
-        sinks: BTreeMap::new(),
+        sinks: BTreeMap::from([("archive".to_owned(), sink::Config::File(archive))]),
         routing: Default::default(),
-        delivery: Default::default(),
-        admin: Default::default(),
+        delivery: deliver::Config { account_names: BTreeMap::from([(account.to_owned(), name.to_owned())]), ..Default::default() },
+        admin: admin::Config { listen, token: Some(admin::Token::new(token)) },
         workers: None,
     }
 }

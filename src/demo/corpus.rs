@@ -142,7 +142,9 @@ impl Corpus {
         let entry = self.draw_entry();
         let pools = &self.entries[entry].pools;
         let pool = pools[self.random.below(pools.len())];
-        let at = self.draw_session(pool);
+        // Who signs in begins a session: else a few people would fail again and again.
+        let begins = self.entries[entry].by_person && self.entries[entry].call.name == "ConsoleLogin";
+        let at = self.draw_session(pool, begins);
         let session = &self.pools[pool].sessions[at];
         let time_ms = self.clock.now_us / 1_000;
         fill(&self.entries[entry].call, session, &self.keys, &mut self.clock, &mut self.random, out);
@@ -161,7 +163,7 @@ impl Corpus {
         }
     }
 
-    fn draw_session(&mut self, pool: usize) -> usize {
+    fn draw_session(&mut self, pool: usize, begins: bool) -> usize {
         let now = self.clock.text().to_owned();
         let Pool { name, sessions } = &mut self.pools[pool];
         while sessions.len() < estate::pool_size(name) {
@@ -169,7 +171,7 @@ impl Corpus {
         }
         let at = self.random.below(sessions.len());
         let session = &mut sessions[at];
-        if session.left == 0 {
+        if session.left == 0 || begins {
             *session = estate::session(name, &now, &mut self.random);
         }
         session.left -= 1;

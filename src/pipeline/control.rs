@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::daemon::Again;
 use crate::{
-    admin::{Board, Command, Replayed},
+    admin::{Board, Command, Replayed, status::QueueView},
     deliver::Desk,
+    metrics::{Metrics, QueueMetrics},
     store::{Store, StoreError, quarantine},
 };
 
@@ -43,7 +44,19 @@ pub async fn serve(
         }
         board.sinks.store(Arc::new(desk.sink_views(now_ms())?));
         board.silences.store(Arc::new(desk.silences()));
+        board.queues.store(Arc::new(queues(desk.metrics())));
     }
+}
+
+fn queues(metrics: &Metrics) -> Vec<QueueView> {
+    let number = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+    let view = |(name, capacity_bytes, queue): (&str, u64, QueueMetrics)| QueueView {
+        name: name.to_owned(),
+        items: number(&queue.items),
+        bytes: number(&queue.bytes),
+        capacity_bytes,
+    };
+    metrics.queues().into_iter().map(view).collect()
 }
 
 /// Whoever asked may have left; then nobody hears the answer, and the change stands.

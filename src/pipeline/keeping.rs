@@ -173,7 +173,10 @@ impl Keeping {
         self.since.get_or_insert_with(Instant::now);
         self.keep_quarantined(&worked, now_ms)?;
         let found_any = worked.found.has_found();
+        self.metrics.stage("detect").record(worked.took);
+        let started = Instant::now();
         self.offer(&mut worked.found)?;
+        self.metrics.stage("correlate").record(started.elapsed());
         if let (true, Some(arrival_ms)) = (found_any, worked.newest_arrival_ms) {
             self.metrics.record_to_finding().record(Duration::from_millis(now_ms.saturating_sub(arrival_ms).max(0) as u64));
         }

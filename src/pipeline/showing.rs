@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Detectors;
 use crate::admin::Board;
-use crate::admin::status::{RuleSetView, RuleView, ShardView};
+use crate::admin::status::{BASE, RuleSetView, RuleView, ShardView};
 use crate::alert::Alert;
 use crate::metrics::RuleMetrics;
 
@@ -53,11 +53,16 @@ impl Showing {
         let shards: Vec<ShardView> = shards.collect();
         self.board.set_leases_held(!shards.is_empty());
         self.board.shards.store(Arc::new(shards));
-        let rules = detectors.infos.iter().map(|info| (info.id.as_str(), info.title.as_str(), info.level, &info.tags[..], "rule"));
-        let rules = rules.map(|(id, title, level, tags, kind)| (id.to_owned(), title.to_owned(), level, tags.to_vec(), kind.to_owned()));
-        let nodes = detectors.plan.nodes.iter().filter(|n| n.alerts).map(|node| {
+        // A rule that is judged as a correlation of its own is shown as that.
+        let rules = detectors.infos.iter().zip(&detectors.captures).filter(|(info, _)| !detectors.plan.nodes.iter().any(|n| n.rule == info.id));
+        let rules = rules.map(|(info, capture)| {
+            let kind = if capture.alerts { "rule" } else { BASE };
+            (info.id.clone(), info.title.clone(), info.level, info.tags.clone(), kind.to_owned())
+        });
+        let nodes = detectors.plan.nodes.iter().map(|node| {
+            let kind = if node.alerts { node.kind.name() } else { BASE };
             let tags = node.meta.tags.iter().map(|t| t.value.clone()).collect();
-            (node.rule.clone(), node.meta.title.value.clone(), node.meta.level, tags, node.kind.name().to_owned())
+            (node.rule.clone(), node.meta.title.value.clone(), node.meta.level, tags, kind.to_owned())
         });
         let view = |(id, title, level, tags, kind): (String, String, _, Vec<String>, String)| {
             let meter = meters.get(&id);

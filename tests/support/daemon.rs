@@ -110,7 +110,7 @@ impl Daemon {
         self.board.set_rules_loaded(true);
         self.board.set_leases_held(true);
         self.board.pulse(now);
-        for (stage, ms) in [("fetch", 12), ("decode", 3), ("detect", 1), ("correlate", 2), ("commit", 9)] {
+        for (stage, ms) in [("fetch", 12), ("detect", 4), ("correlate", 2), ("commit", 9)] {
             (1..100).for_each(|n| self.metrics.stage(stage).record(Duration::from_micros(ms * n * 20)));
         }
     }

@@ -1,7 +1,9 @@
-//! The alerts of the page: each a line that opens to why it fired and what to do.
+//! The alerts of the page: an incident is a line that opens to why it fired, what to do, and its earlier alerts.
 //!
-//! In: the newest views of the store. Out: one `article` each, newest first. Invariant: its id is the alert's, so that the script
-//! can keep what is open.
+//! In: the newest views of the store. Out: one `article` an incident, the latest first. Invariant: its id is the incident's, so that
+//! the script can keep what is open.
+
+use std::collections::HashMap;
 
 use serde_json::json;
 
@@ -10,44 +12,83 @@ use crate::{
     alert::{
         escape::{html, limit},
         level_word,
-        view::{AlertView, Fate},
+        view::{AlertView, Fate, RECENT_ALERTS},
     },
     store::StoreError,
 };
 
-/// Of the 500 that are kept.
-const SHOWN: usize = 100;
+/// Incidents.
+const SHOWN: usize = 60;
 const SHOWN_EVENTS: usize = 10;
+/// Of one incident, besides the newest alert.
+const SHOWN_EARLIER: usize = 10;
 
 pub(super) fn alerts(admin: &Admin) -> Result<String, StoreError> {
-    let views = api::recent(admin, &api::AlertQuery { limit: Some(SHOWN), ..Default::default() })?;
+    let views = api::recent(admin, &api::AlertQuery { limit: Some(RECENT_ALERTS), ..Default::default() })?;
     if views.is_empty() {
         return Ok("<p class=\"empty\" id=\"no-alerts\">Nothing so far. Alerts appear here the moment a rule fires.</p>".into());
     }
-    Ok(views.iter().map(article).collect())
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut incidents: Vec<Vec<&AlertView>> = Vec::new();
+    for view in &views {
+        let place = *places.entry(&view.incident).or_insert_with(|| {
+            incidents.push(Vec::new());
+            incidents.len() - 1
+        });
+        incidents[place].push(view);
+    }
+    Ok(incidents.iter().take(SHOWN).filter_map(|views| views.split_first()).map(|(newest, earlier)| article(newest, earlier)).collect())
 }
 
-fn article(view: &AlertView) -> String {
+fn article(view: &AlertView, earlier: &[&AlertView]) -> String {
     let alert = &view.alert;
     let level = level_word(alert.rule.level);
     let (fate, chip) = fate(view);
     let quiet = if fate == "silenced" { " quiet" } else { "" };
+    let times = if earlier.is_empty() { String::new() } else { format!("<span class=\"chip\">{} alerts</span> ", earlier.len() + 1) };
     format!(
-        "<article class=\"alert {level}\" id=\"a-{id}-{seen}\" data-v=\"{fate}\" data-level=\"{level}\" data-fate=\"{fate}\"><details>\
+        "<article class=\"alert {level}\" id=\"a-{id}\" data-v=\"{fate}-{newest}-{seen}\" data-level=\"{level}\" data-fate=\"{fate}\"><details>\
          <summary><span class=\"badge\">{level}</span><span class=\"what{quiet}\"><b>{title}</b><span>{summary}</span><span class=\"where\">{place}</span></span>\
-         <span class=\"when\">{when}<br><span class=\"chip\">{chip}</span></span></summary>\
-         <div class=\"body\">{why}{next}{events}{acts}</div></details></article>",
-        id = html(&alert.id),
+         <span class=\"when\">{when}<span class=\"chips\">{times}<span class=\"chip\">{chip}</span></span></span></summary>\
+         <div class=\"body\">{why}{next}{events}{before}{acts}</div></details></article>",
+        id = html(&view.incident),
+        newest = html(&alert.id),
         seen = view.seen_ms,
         title = html(&alert.rule.title),
-        summary = html(&limit(&alert.summary, 400)),
+        summary = told(&limit(&alert.summary, 400), &alert.account),
         place = place(view),
         when = time(view.seen_ms),
         why = why(view),
         next = next(view),
         events = events(view),
+        before = before(earlier),
         acts = acts(view),
     )
+}
+
+/// A summary as people read it: principals of the alert's own account by their short names, the whole ARN at hand.
+fn told(summary: &str, account: &str) -> String {
+    let short = |word: &str| -> Option<String> {
+        let (_, rest) = word.split_once(&format!("::{account}:")).filter(|(service, _)| matches!(*service, "arn:aws:iam" | "arn:aws:sts"))?;
+        Some(rest.strip_prefix("assumed-role/").unwrap_or(rest).to_owned())
+    };
+    let word = |word: &str| match short(word).filter(|_| !account.is_empty()) {
+        Some(short) => format!("<span class=\"arn\" title=\"{}\">{}</span>", html(word), html(&short)),
+        None => html(word),
+    };
+    summary.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The incident's alerts before the newest.
+fn before(earlier: &[&AlertView]) -> String {
+    if earlier.is_empty() {
+        return String::new();
+    }
+    let line = |view: &&AlertView| format!("<li>{} {}</li>", time(view.seen_ms), told(&limit(&view.alert.summary, 200), &view.alert.account));
+    let lines: String = earlier.iter().take(SHOWN_EARLIER).map(line).collect();
+    let more = earlier.len().saturating_sub(SHOWN_EARLIER);
+    let more = if more > 0 { format!("<p class=\"where\">and {more} more</p>") } else { String::new() };
+    format!("<section class=\"events\"><h3>Before, in this incident</h3><ul class=\"before\">{lines}</ul>{more}</section>")
 }
 
 /// A word for the script and one for people.
@@ -56,7 +97,7 @@ fn fate(view: &AlertView) -> (&'static str, String) {
     match &view.fate {
         _ if view.test => ("test", format!("test → {}", to())),
         Fate::Sent => ("sent", format!("→ {}", to())),
-        Fate::Grouped => ("grouped", "joined its incident".into()),
+        Fate::Grouped => ("grouped", format!("→ {}", to())),
         Fate::Storm => ("storm", "counted in a storm".into()),
         Fate::Silenced { reason } => ("silenced", format!("silenced: {}", html(&limit(reason, 40)))),
         Fate::Unrouted => ("unrouted", "no route".into()),

@@ -35,23 +35,22 @@
     let at = into.firstElementChild;
     for (const fresh of [...from.children]) {
       const old = fresh.id && document.getElementById(fresh.id);
+      const there = old && old.parentElement === into;
       seen.add(fresh.id);
-      if (old && old.parentElement === into) {
-        if (old.dataset.v !== fresh.dataset.v) {
-          const open = old.querySelector("details")?.open;
-          if (!old.contains(document.activeElement)) {
-            old.replaceWith(fresh);
-            if (open) fresh.querySelector("details").open = true;
-            if (at === old) at = fresh;
-            at = fresh.nextElementSibling;
-            continue;
-          }
-        }
-        if (at === old) at = old.nextElementSibling; else into.insertBefore(old, at);
+      let kept = fresh;
+      if (there && (old.dataset.v === fresh.dataset.v || old.contains(document.activeElement))) {
+        kept = old;
       } else {
         if (loaded.has(into.id)) fresh.classList.add("new");
-        into.insertBefore(fresh, at);
+        if (there) {
+          if (old.querySelector("details")?.open) fresh.querySelector("details").open = true;
+          if (at === old) at = fresh;
+          old.replaceWith(fresh);
+        }
       }
+      // Moving it would take the focus away from what is inside.
+      if (kept === at || kept === old && kept.contains(document.activeElement)) at = kept.nextElementSibling;
+      else into.insertBefore(kept, at);
     }
     for (const old of [...into.children]) if (!seen.has(old.id)) old.remove();
   };

@@ -3,7 +3,10 @@
 //! In: the board and the metrics. Out: HTML fragments. Invariant: a table that scrolls can be reached by keyboard, and none relies on
 //! colour alone.
 
-use super::{super::api, Admin, count, span, time};
+use super::{
+    super::{api, status::BASE},
+    Admin, count, span, time,
+};
 use crate::{
     alert::{
         escape::{html, limit},
@@ -55,7 +58,7 @@ pub(super) fn glance(admin: &Admin) -> Result<String, StoreError> {
     let bad = lag.is_some_and(|ms| ms >= LAG_BAD_MS);
     out += &tile("Lag", &lag.map_or("–".into(), span), &under(&format!("{ours} of {} shards read here", shards.len())), bad);
     let rules = board.rules.load();
-    let fired = rules.iter().filter(|r| r.findings > 0).count();
+    let fired = rules.iter().filter(|r| r.has_fired()).count();
     let never = under(&format!("{fired} fired, {} never", rules.len() - fired));
     out += &tile("Rules", &set.rules.to_string(), &never, set.reload_error.is_some());
     let sinks = board.sinks.load();
@@ -119,7 +122,9 @@ pub(super) fn shards(admin: &Admin) -> String {
     let mine = &**admin.board.worker.load();
     let row = |s: &super::super::status::ShardView| {
         let owner = if s.ours {
-            format!("<span class=\"whole\">{}</span><small>this worker</small>", html(mine))
+            // One process without a table of leases is called so already.
+            let mark = if mine.starts_with("this ") { "" } else { "<small>this worker</small>" };
+            format!("{}{mark}", html(mine))
         } else if s.owner.is_empty() {
             "nobody".to_owned()
         } else {
@@ -131,13 +136,8 @@ pub(super) fn shards(admin: &Admin) -> String {
         // Kinesis numbers its shards with a dozen zeros before.
         let short = name.strip_prefix("shardId-").map_or(name, |digits| digits.trim_start_matches('0'));
         let short = if short.is_empty() { "0" } else { short };
-        let cell = format!(
-            "<span class=\"whole\">{} <b>{}</b></span><small>{}</small><small>{}</small>",
-            html(stream),
-            html(short),
-            html(name),
-            html(&s.state)
-        );
+        let cell = format!("<b>{}</b> {}<small>{}</small>", html(short), html(stream), html(&s.state));
+        let cell = format!("<span class=\"whole\" title=\"{}\">{cell}</span>", html(&s.shard));
         vec![cell, owner, lag, checkpoint, count(s.records as f64)]
     };
     let rows: Vec<_> = shards.iter().map(row).collect();
@@ -220,11 +220,12 @@ pub(super) fn rules(admin: &Admin) -> String {
     }
     let row = |r: &super::super::status::RuleView| {
         let level = level_word(r.level);
-        let fired = r.last_fired_ms.map_or("never".to_owned(), time);
+        let fired = r.last_fired_ms.map_or_else(|| if r.kind == BASE { "feeds others" } else { "never" }.to_owned(), time);
         format!(
-            "<tr data-fired=\"{findings}\" data-tags=\"{tags}\"><td data-n=\"{rank}\"><span class=\"badge {level}\">{level}</span></td>\
+            "<tr data-fired=\"{has_fired}\" data-tags=\"{tags}\"><td data-n=\"{rank}\"><span class=\"badge {level}\">{level}</span></td>\
              <td>{title}<small class=\"mono\">{id}</small></td><td>{kind}</td><td class=\"n\" data-n=\"{matches}\">{matches}</td>\
              <td class=\"n\" data-n=\"{findings}\">{findings}</td><td data-n=\"{last}\">{fired}</td><td class=\"n\" data-n=\"{cost}\">{cost:.1} ms</td></tr>",
+            has_fired = u8::from(r.has_fired()),
             rank = r.level as u8,
             title = html(&r.title),
             id = html(&r.id),

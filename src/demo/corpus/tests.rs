@@ -46,7 +46,7 @@ fn every_call_is_an_event() {
         let mut text = Vec::new();
         for at in 0..corpus.entries.len() {
             let pool = corpus.entries[at].pools[0];
-            let session = corpus.draw_session(pool);
+            let session = corpus.draw_session(pool, false);
             let (call, session) = (&corpus.entries[at].call, &corpus.pools[pool].sessions[session]);
             text.clear();
             super::fill(call, session, &corpus.keys, &mut corpus.clock, &mut corpus.random, &mut text);
