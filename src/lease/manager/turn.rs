@@ -1,0 +1,200 @@
+//! A worker's turns: one look at the table, what to take, whether it leads.
+//!
+//! In: the table's rows, once a tick. Out: leases taken; by the leader shards synced and hand-overs asked for. Invariant: all that is
+//! decided holds for one look; the table's conditions refuse what has changed since.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{core::Core, is_ours};
+use crate::lease::{
+    leader::{Leader, workers},
+    plan::{self, Limits, Seen},
+    row::Row,
+    table::TableError,
+};
+
+/// The library's workers write their row every 30 s and count as dead after two misses.
+const FOREIGN_ALIVE: Duration = Duration::from_secs(75);
+
+/// The task's own memory from one tick to the next.
+pub(super) struct Turn {
+    core: Arc<Core>,
+    leader: Leader,
+    workers: workers::Workers,
+    living: BTreeSet<String>,
+    /// By lease key: its counter and since when it stands.
+    seen: BTreeMap<String, (u64, Instant)>,
+    beaten: Option<Instant>,
+    beats: u64,
+    synced: Option<Instant>,
+}
+
+impl Turn {
+    pub(super) fn new(core: Arc<Core>, leader: Leader) -> Self {
+        let (workers, living, seen) = (workers::Workers::default(), BTreeSet::new(), BTreeMap::new());
+        Self { core, leader, workers, living, seen, beaten: None, beats: 0, synced: None }
+    }
+
+    pub(super) async fn run(mut self, stop: Arc<Notify>) {
+        let core = Arc::clone(&self.core);
+        loop {
+            let since = Instant::now();
+            tokio::select! {
+                () = stop.notified() => break,
+                outcome = self.tick() => if let Err(error) = outcome {
+                    core.meters.errors.inc();
+                    tracing::warn!("leases: {error}");
+                },
+            }
+            let rest = core.config.tick().saturating_sub(since.elapsed());
+            tokio::select! {
+                () = stop.notified() => break,
+                () = core.wake.notified() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    async fn tick(&mut self) -> Result<(), TableError> {
+        let core = Arc::clone(&self.core);
+        core.renew_all().await;
+        core.hand_over_drained().await?;
+        self.beat().await?;
+        let rows = core.leases.leases().await?;
+        let rows: Vec<Row> = rows.into_iter().filter(|row| core.naming.stream_of(&row.key).is_some()).collect();
+        self.look(&rows);
+        let seen: Vec<Seen<'_>> = rows.iter().map(|row| Seen { row, unmoved: self.seen[&row.key].1.elapsed() }).collect();
+        let limits = Limits { failover: core.config.failover(), tick: core.config.tick(), most: core.config.max_leases };
+        for row in plan::to_take(&seen, &core.worker, &self.living, &limits) {
+            core.take(row).await?;
+        }
+        self.settle(&rows);
+        core.publish().await;
+        self.lead(&rows, &seen, &limits).await
+    }
+
+    /// Notes which counters have moved, and drops what the table says is another's.
+    fn look(&mut self, rows: &[Row]) {
+        let now = Instant::now();
+        let mut seen = BTreeMap::new();
+        for row in rows {
+            let since = match self.seen.get(&row.key) {
+                Some((counter, since)) if *counter == row.counter => *since,
+                _ => now,
+            };
+            seen.insert(row.key.clone(), (row.counter, since));
+        }
+        self.seen = seen;
+    }
+
+    /// Which shards may be read, and the figures of the table.
+    fn settle(&self, rows: &[Row]) {
+        let core = &self.core;
+        let mut ready = BTreeSet::new();
+        let (mut foreign, mut unassigned) = (0, 0);
+        for row in rows.iter().filter(|r| !r.is_finished()) {
+            let Some(shard) = core.shard_of(row) else { continue };
+            let (prefix, _) = row.key.split_at(row.key.len() - row.shard().len());
+            let past = |parent: &String| rows.iter().find(|r| r.key == format!("{prefix}{parent}")).is_none_or(Row::is_finished);
+            if row.parents.iter().all(past) {
+                ready.insert(shard);
+            }
+            match row.reader() {
+                None => unassigned += 1,
+                Some(reader) if reader != core.worker => foreign += 1,
+                Some(_) => {}
+            }
+        }
+        *Core::lock(&core.ready) = ready;
+        core.meters.metrics.set_leases(Core::lock(&core.held).len(), foreign, unassigned);
+    }
+
+    async fn beat(&mut self) -> Result<(), TableError> {
+        let core = Arc::clone(&self.core);
+        let every = core.config.beat_interval();
+        if self.beaten.is_some_and(|since| since.elapsed() < every) {
+            return Ok(());
+        }
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.beats += 1;
+        workers::beat(&core.workers, &core.worker, now_s, self.beats).await?;
+        self.beaten = Some(Instant::now());
+        let alive = |worker: &str| if is_ours(worker) { every * 3 } else { FOREIGN_ALIVE };
+        self.living = self.workers.living(&core.workers, alive).await?;
+        Ok(())
+    }
+
+    async fn lead(&mut self, rows: &[Row], seen: &[Seen<'_>], limits: &Limits) -> Result<(), TableError> {
+        let core = Arc::clone(&self.core);
+        // The library's leader never retakes the lock of one that was killed, so where it runs it leads.
+        if self.living.iter().any(|worker| !is_ours(worker)) {
+            self.leader.release().await?;
+            core.meters.metrics.fleet.leading.set(0);
+            // Until the first rows exist nobody can do anything: whoever sees it makes them.
+            if !rows.is_empty() {
+                return Ok(());
+            }
+        } else {
+            let leading = self.leader.lead().await?;
+            core.meters.metrics.fleet.leading.set(leading.into());
+            if !leading {
+                return Ok(());
+            }
+        }
+        if self.synced.is_none_or(|since| since.elapsed() >= core.config.sync_interval()) || rows.is_empty() {
+            match core.syncer.sync(rows).await {
+                Ok(made) => {
+                    self.synced = Some(Instant::now());
+                    if made > 0 {
+                        core.wake.notify_one();
+                    }
+                }
+                Err(error) => {
+                    core.meters.errors.inc();
+                    tracing::warn!("shard sync: {error}");
+                }
+            }
+            for worker in self.workers.stale(FOREIGN_ALIVE * 4) {
+                workers::remove(&core.workers, &worker).await?;
+            }
+        }
+        if let Some((row, to)) = plan::to_hand_over(seen, &self.living, limits)
+            && core.leases.hand_over(row, &to).await?
+        {
+            tracing::info!(lease = row.key, from = row.owner, to, "asks for a hand-over");
+        }
+        Ok(())
+    }
+
+    /// Clears the owner of every lease, the lock and the worker's row.
+    async fn leave(mut self) {
+        let core = self.core;
+        let mut releases = JoinSet::new();
+        for (shard, lease) in core.all() {
+            let core = Arc::clone(&core);
+            releases.spawn(async move {
+                core.remove(&shard);
+                let row = lease.lock().await.row.clone();
+                match core.leases.release(&row, &core.worker).await {
+                    Ok(_) => core.meters.released.inc(),
+                    Err(error) => tracing::warn!(%shard, "{error}"),
+                }
+            });
+        }
+        let rest = async {
+            workers::remove(&core.workers, &core.worker).await?;
+            self.leader.release().await
+        };
+        let (_, rest) = tokio::join!(releases.join_all(), rest);
+        if let Err(error) = rest {
+            tracing::warn!("{error}");
+        }
+    }
+}
