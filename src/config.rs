@@ -81,8 +81,11 @@ impl From<ProfileWord> for Profile {
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
-    /// The file that holds evidence, alerts on their way and positions. One process at a time.
+    /// The file that holds evidence, alerts on their way and positions. One process at a time. A fleet (`leases`) has `table` instead.
     pub path: PathBuf,
+    /// Of a fleet: the DynamoDB table that holds evidence, incidents, alerts on their way and what delivery keeps, shared by all
+    /// workers; by default the lease table's name with `-State`. It is made on demand where it is missing.
+    pub table: Option<String>,
     /// Memory of what correlations look at, in bytes; what exceeds it lives in the file.
     pub memory_bytes: u64,
     /// Items that one rule may keep of one account.
@@ -98,6 +101,7 @@ impl Default for State {
         let limits = store::keeper::Limits::default();
         Self {
             path: PathBuf::from("trailwarden.redb"),
+            table: None,
             memory_bytes: limits.budget_bytes,
             quota_items: limits.quota_items,
             lateness_seconds: (limits.lateness_ms / 1000) as u64,
@@ -107,6 +111,11 @@ impl Default for State {
 }
 
 impl State {
+    /// The table of a fleet whose leases stand in `lease_table`.
+    pub fn table(&self, lease_table: &str) -> String {
+        self.table.clone().unwrap_or_else(|| format!("{lease_table}-State"))
+    }
+
     pub fn limits(&self) -> store::keeper::Limits {
         store::keeper::Limits {
             budget_bytes: self.memory_bytes,
@@ -160,6 +169,14 @@ fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Repo
     let place = |key: &str| tree::place(text, key);
     if config.kinesis.streams.is_empty() {
         report.error_hint(place("kinesis"), "no stream to read", "name at least one under `kinesis.streams`");
+    }
+    if let Some(fleet) = &config.leases
+        && let Err(why) = fleet.check()
+    {
+        report.error_hint(place("leases"), why, "the default of 10000 suits most fleets");
+    }
+    if config.leases.is_none() && config.state.table.is_some() {
+        report.error_hint(place("state"), "`state.table` is a fleet's, and there are no `leases`", "add `leases: {table: …}`, or name a `path`");
     }
     let names: Vec<&String> = config.sinks.keys().collect();
     if let Err(error) = route::Router::new(&config.routing, &names) {

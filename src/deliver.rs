@@ -16,7 +16,7 @@ use crate::{
     alert::view::AlertView,
     metrics::{Metrics, SinkMetrics},
     route::{self, RouteError, Router, Silence, StormControl},
-    sink::{Sink, http::Endpoint},
+    sink::{Sink, SinkError, http::Endpoint},
     store::{Store, StoreError},
 };
 
@@ -30,7 +30,7 @@ mod plan;
 mod run;
 mod timer;
 
-pub use claimed::run_claimed;
+pub use claimed::{Delivering, DeliveringView, run_claimed};
 pub use lane::Lane;
 pub use ledger::{DeadLetter, Incident};
 pub use run::run;
@@ -101,6 +101,8 @@ pub enum DeliverError {
     Fallback(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
 }
 
 impl DeliverError {
@@ -178,7 +180,7 @@ impl Desk {
             update_ms: i64::try_from(routing.storm.update_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
             fallback,
             state: Mutex::new(state),
-            live: broadcast::channel(LIVE_VIEWS).0,
+            live: Self::channel(),
             planner: Notify::new(),
             pulse_ms: AtomicI64::new(0),
             store,
@@ -190,13 +192,21 @@ impl Desk {
         Ok(desk)
     }
 
+    /// Tells alerts on `live` instead of on a channel of its own: for a desk that others follow.
+    #[must_use]
+    pub fn telling(mut self, live: broadcast::Sender<Arc<AlertView>>) -> Self {
+        self.live = live;
+        self
+    }
+
+    /// A channel as `live` gives.
+    pub fn channel() -> broadcast::Sender<Arc<AlertView>> {
+        broadcast::channel(LIVE_VIEWS).0
+    }
+
     /// Subscribe to it to get alerts as they are taken up.
     pub fn live(&self) -> broadcast::Sender<Arc<AlertView>> {
         self.live.clone()
-    }
-
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 
     /// The outbox has new rows.

@@ -89,5 +89,26 @@ impl Notices {
     }
 }
 
+/// What a worker of a fleet saw at its last look at the lease table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// This worker leads, and has compared the table with the streams' shards before it looked.
+    pub leads: bool,
+    /// The shards that are not past their end, whoever reads them.
+    pub open: Vec<OpenShard>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenShard {
+    pub shard: ShardId,
+    /// `None`: nobody.
+    pub reader: Option<String>,
+    /// Every record of its parents is past.
+    pub ready: bool,
+}
+
+/// The newest overview.
+pub type OverviewView = watch::Receiver<Arc<Overview>>;
+
 /// What a consumer needs of whoever grants shards.
 pub type GrantsView = watch::Receiver<Grants>;

@@ -106,6 +106,8 @@ pub struct StateMetrics {
     pub evictions: IntCounter,
     /// Windows that left memory; their evidence stays in the store.
     pub spills: IntCounter,
+    /// Batches of a fleet's worker that were judged again because another was first.
+    pub conflicts: IntCounter,
     pub commits: IntCounter,
     pub commit_failures: IntCounter,
 }
@@ -439,6 +441,7 @@ impl StateMetrics {
             store_bytes: r.int_gauge("store_size_bytes", "Size of the state store."),
             evictions: r.counter("state_evictions_total", "Items of evidence lost to a quota before their time."),
             spills: r.counter("state_spills_total", "Windows that left memory for want of room; their evidence stays in the store."),
+            conflicts: r.counter("state_conflicts_total", "Batches judged again because another worker changed the same rows first."),
             commits: commits.with_label_values(&["ok"]),
             commit_failures: commits.with_label_values(&["failed"]),
         }

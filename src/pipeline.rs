@@ -7,6 +7,7 @@ mod capture;
 pub mod control;
 pub mod daemon;
 mod detectors;
+mod keeper;
 mod keeping;
 mod replay;
 mod showing;

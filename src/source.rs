@@ -38,6 +38,9 @@ pub struct Batch {
     pub through: Position,
     /// How far the end of this batch is behind the shard's end; `None` where the source can't tell.
     pub millis_behind_latest: Option<u64>,
+    /// When the batch was asked for, milliseconds since the epoch: where nothing is behind it, the shard is read up to this time,
+    /// however long the batch lay about since.
+    pub asked_ms: i64,
     /// Nothing follows in this shard.
     pub shard_end: bool,
     pub reservation: Reservation,

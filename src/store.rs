@@ -5,6 +5,8 @@
 
 use std::ops::ControlFlow;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 use crate::{
     alert::{Alert, Level},
     position::{Position, SequenceNumber, ShardId},
@@ -169,6 +171,9 @@ pub trait Store: Send + Sync {
     /// `commit`, if every guard holds at that moment. False: one didn't, and nothing was changed.
     fn commit_if(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool>;
 
+    /// Rows of groups are of use for so long after they were written: for stores that collect garbage by themselves.
+    fn keep_for(&self, _keep_ms: i64) {}
+
     /// How many rows one batch may change where it must be there whole.
     fn batch_changes(&self) -> usize {
         usize::MAX
@@ -277,6 +282,15 @@ pub trait Store: Send + Sync {
                 Ok((ShardId(shard.into()), position))
             })
             .collect()
+    }
+}
+
+/// Runs store work without holding up the other tasks of the thread, where the runtime has other threads.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    if matches!(Handle::try_current().map(|h| h.runtime_flavor()), Ok(RuntimeFlavor::MultiThread)) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

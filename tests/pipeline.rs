@@ -71,6 +71,7 @@ fn start(limits: Limits) -> Run {
         board: Board::new(now_ms()),
         workers: 2,
         grants,
+        overview: None,
         ledger: trailwarden::lease::ledger::Ledger::new("test", None),
         committed: Box::new(|_, _| {}),
         replays: again,
@@ -108,6 +109,7 @@ impl Run {
             records,
             through,
             millis_behind_latest: Some(0),
+            asked_ms: now_ms(),
             shard_end: false,
             reservation: self.budget.reserve(1024).await,
         };

@@ -24,7 +24,7 @@ use crate::{
     },
     metrics::{Percentiles, STAGES},
     route::SilenceError,
-    store::{StoreError, quarantine},
+    store::{StoreError, blocking, quarantine},
 };
 
 /// The pipeline answers within milliseconds, unless it is in trouble.
@@ -99,6 +99,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "worker": &**board.worker.load(),
+        "delivers": &**board.delivers.load(),
         "started_ms": board.started_ms,
         "now_ms": now_ms(),
         "readiness": board.readiness(),
@@ -129,7 +130,7 @@ pub(super) struct AlertQuery {
 
 /// Newest first.
 pub(super) fn recent(admin: &Admin, query: &AlertQuery) -> Result<Vec<AlertView>, StoreError> {
-    let rows = admin.store.kv_scan(RECENT, &[])?;
+    let rows = blocking(|| admin.store.kv_scan(RECENT, &[]))?;
     let views = rows.iter().rev().filter_map(|(_, row)| serde_json::from_slice::<AlertView>(row).ok());
     let wanted = |view: &AlertView| {
         query.min_level.is_none_or(|min| view.alert.rule.level >= min)
@@ -151,7 +152,7 @@ fn json_text<T: Serialize>(value: &T) -> Result<Response, Problem> {
 
 /// Rows of one of delivery's namespaces, as they are kept.
 pub(super) fn rows(admin: &Admin, namespace: &'static str) -> Result<Vec<Value>, StoreError> {
-    let rows = admin.store.kv_first(namespace, &[], LISTED)?;
+    let rows = blocking(|| admin.store.kv_first(namespace, &[], LISTED))?;
     Ok(rows.iter().filter_map(|(_, row)| serde_json::from_slice(row).ok()).collect())
 }
 
@@ -194,11 +195,11 @@ pub(super) async fn letter(State(admin): State<Arc<Admin>>, Path(id): Path<Strin
 }
 
 pub(super) async fn quarantine(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
-    json_text(&quarantine::list(&*admin.store, LISTED)?)
+    json_text(&blocking(|| quarantine::list(&*admin.store, LISTED))?)
 }
 
 pub(super) async fn quarantined(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match quarantine::get(&*admin.store, &id)? {
+    match blocking(|| quarantine::get(&*admin.store, &id))? {
         Some(record) => json_text(&record.shown()),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no quarantined record has this id")),
     }
@@ -211,7 +212,11 @@ async fn ask<T>(admin: &Admin, command: impl FnOnce(oneshot::Sender<T>) -> Comma
     admin.commands.try_send(command(reply)).map_err(|_| busy())?;
     match tokio::time::timeout(ANSWER, answer).await {
         Ok(Ok(answer)) => Ok(answer),
-        _ => Err(busy()),
+        Ok(Err(_)) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "another worker of the fleet delivers: ask that one (`delivers` in /api/status tells which it is); or the daemon is stopping",
+        )),
+        Err(_) => Err(busy()),
     }
 }
 

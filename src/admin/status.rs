@@ -22,6 +22,8 @@ pub struct Board {
     pub started_ms: i64,
     /// This worker's name in the lease table, or `embedded`.
     pub worker: ArcSwap<String>,
+    /// The worker of the fleet that delivers; empty: this one, or not known.
+    pub delivers: ArcSwap<String>,
     pub shards: ArcSwap<Vec<ShardView>>,
     pub rules: ArcSwap<Vec<RuleView>>,
     pub rule_set: ArcSwap<RuleSetView>,
@@ -42,7 +44,7 @@ pub struct ShardView {
     /// The worker that holds its lease; empty: nobody.
     pub owner: String,
     pub ours: bool,
-    /// From a record's arrival to its reading; `None` where another worker reads it.
+    /// From a record's arrival to its reading. Of another worker's shard as it told last, some seconds ago; `None`: not known.
     pub lag_ms: Option<i64>,
     pub checkpoint_age_ms: Option<i64>,
     pub records: u64,
@@ -110,6 +112,7 @@ impl Board {
         Arc::new(Self {
             started_ms: now_ms,
             worker: ArcSwap::from_pointee("embedded".to_owned()),
+            delivers: ArcSwap::default(),
             shards: ArcSwap::default(),
             rules: ArcSwap::default(),
             rule_set: ArcSwap::default(),
@@ -157,7 +160,7 @@ impl Board {
 
     /// The newest record read, counted from its arrival, over the shards that are ours.
     pub fn max_lag_ms(&self) -> Option<i64> {
-        self.shards.load().iter().filter_map(|s| s.lag_ms).max()
+        self.shards.load().iter().filter(|s| s.ours).filter_map(|s| s.lag_ms).max()
     }
 }
 

@@ -26,7 +26,6 @@ use crate::demo::endpoint::{Endpoint, Options};
 use crate::position::Position;
 use crate::sink;
 use crate::source::kinesis;
-use crate::store::EmbeddedStore;
 
 /// Shows the daemon at work: an embedded Kinesis stream, benign traffic, an attack, and the alerts. No account, no config.
 #[derive(Debug, clap::Args)]
@@ -77,11 +76,13 @@ async fn play(args: &Args) -> anyhow::Result<()> {
     let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: HashSet::new() };
     stage.open(&detectors, args);
     let (_reload, current) = watch::channel(Arc::new(detectors));
-    let store = Arc::new(EmbeddedStore::open(&config.state.path)?);
-    let service = Service::start(config, current, store).await?;
+    let service = Service::start(config, current).await?;
     stage.line(&format!("Status page: http://{0}/  metrics: http://{0}/metrics", service.address));
-    stage.line(&format!("To silence, acknowledge or resolve there, its token is {token}\n"));
-    let mut live = service.desk.live().subscribe();
+    stage.line(&format!(
+        "To silence, acknowledge or resolve there, its token is {token}
+"
+    ));
+    let mut live = service.live.subscribe();
     let (captions, mut told) = tokio::sync::mpsc::unbounded_channel();
     let producer = std::thread::spawn({
         let (endpoint, rate, seed) = (endpoint.clone(), args.rate, args.seed);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::alert::{Alert, Level, RuleInfo};
 use crate::correlate::{HOUR_MS, digest, hex};
-use crate::deliver::Desk;
+use crate::deliver::DeliveringView;
 use crate::lease::{Notice, NoticeKind};
 use crate::pipeline::daemon::now_ms;
 use crate::store::{Store, StoreError, outbox_row};
@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError, outbox_row};
 const MAX_TOLD: usize = 1_000;
 
 /// Tells until the last sender is gone.
-pub async fn tell(mut notices: mpsc::Receiver<Notice>, store: Arc<dyn Store>, desk: Arc<Desk>) {
+pub async fn tell(mut notices: mpsc::Receiver<Notice>, store: Arc<dyn Store>, delivering: DeliveringView) {
     let mut told = HashSet::new();
     while let Some(notice) = notices.recv().await {
         let alert = alert(&notice, now_ms());
@@ -31,7 +31,7 @@ pub async fn tell(mut notices: mpsc::Receiver<Notice>, store: Arc<dyn Store>, de
         }
         let store = store.clone();
         match tokio::task::spawn_blocking(move || keep(&alert, store.as_ref())).await {
-            Ok(Ok(())) => desk.wake(),
+            Ok(Ok(())) => delivering.borrow().desk.iter().for_each(|desk| desk.wake()),
             Ok(Err(error)) => tracing::error!("a notice about a stream could not be kept as an alert: {error}"),
             Err(_) => return,
         }

@@ -16,7 +16,6 @@ use super::service::{Service, stop_signal};
 use crate::config::{self, Config};
 use crate::pipeline::Detectors;
 use crate::rule::{Lists, Options};
-use crate::store::EmbeddedStore;
 
 /// Reads the streams of the config and alerts, until SIGTERM. SIGHUP or a changed rules folder loads the rules anew.
 #[derive(Debug, clap::Args)]
@@ -69,9 +68,8 @@ pub fn detectors(wanted: &config::Rules) -> anyhow::Result<Detectors> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let (reload, current) = watch::channel(Arc::new(detectors(&config.rules)?));
-    let store = Arc::new(EmbeddedStore::open(&config.state.path)?);
     let rules_config = config.rules.clone();
-    let service = Service::start(config, current, store).await?;
+    let service = Service::start(config, current).await?;
     tracing::info!(address = %service.address, "the status page, the API and the metrics are served");
     super::reload::start(rules_config, reload, service.board.clone(), service.metrics.clone())?;
     let tally = service.finish(stop_signal()).await?;

@@ -1,6 +1,6 @@
 //! The daemon as a whole: what `run` and `demo` start.
 //!
-//! In: a config, rules, a store, a stop signal. Out: an orderly end. Invariant: after the signal reading stops first, then everything
+//! In: a config, rules, a stop signal. Out: an orderly end. Invariant: after the signal reading stops first, then everything
 //! read is committed, then delivery drains; a failing store ends it with an error.
 
 use std::future::Future;
@@ -8,11 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use delivery::Delivery;
+#[cfg(feature = "demo")]
+use tokio::sync::broadcast;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, Admin, Board};
+#[cfg(feature = "demo")]
+use crate::alert::view::AlertView;
 use crate::config::Config;
-use crate::deliver::{self, Desk};
+use crate::deliver::DeliverError;
 use crate::lease::Notices;
 use crate::lease::ledger::Leases;
 use crate::lease::local::Local;
@@ -21,9 +26,11 @@ use crate::lease::row::Naming;
 use crate::metrics::Metrics;
 use crate::pipeline::daemon::{self, Parts};
 use crate::pipeline::{Detectors, Tally, control};
-use crate::sink::{self, Sink};
 use crate::source::kinesis::{self, Consumer};
 use crate::store::Store;
+
+mod delivery;
+mod state;
 
 /// Notices about streams that wait to be told.
 const NOTICES: usize = 64;
@@ -32,8 +39,9 @@ const REPLAYS: usize = 8;
 
 /// A daemon that is running.
 pub struct Service {
+    /// Alerts as delivery takes them up.
     #[cfg(feature = "demo")]
-    pub desk: Arc<Desk>,
+    pub live: broadcast::Sender<Arc<AlertView>>,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     /// Where the status page is.
@@ -41,38 +49,34 @@ pub struct Service {
     consumer: Consumer,
     leases: Leases,
     daemon: tokio::task::JoinHandle<Result<Tally, crate::store::StoreError>>,
-    delivery: tokio::task::JoinHandle<Result<(), crate::store::StoreError>>,
+    delivery: tokio::task::JoinHandle<Result<(), DeliverError>>,
     stop: watch::Sender<bool>,
 }
 
 impl Service {
     /// # Errors
-    /// What the config's sinks, the store or the rules say.
-    pub async fn start(config: Config, detectors: watch::Receiver<Arc<Detectors>>, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+    /// What the config's sinks, the state or the rules say.
+    pub async fn start(config: Config, detectors: watch::Receiver<Arc<Detectors>>) -> anyhow::Result<Self> {
         let (listener, address) = admin::listen(&config.admin).await?;
         let metrics = Arc::new(Metrics::new());
+        let store = state::open(&config, &detectors, &metrics).await?;
         let board = Board::new(daemon::now_ms());
         let (notices, to_tell) = Notices::channel(NOTICES);
-        let http = sink::http::Http::new();
-        let shared = sink::Shared { http: http.clone(), page_url: config.delivery.page_url.clone() };
-        let mut sinks = Vec::with_capacity(config.sinks.len());
-        for (name, sink) in &config.sinks {
-            sinks.push(Sink::open(name, sink, &shared).await?);
-        }
-        let desk = Arc::new(Desk::open(store.clone(), sinks, &config.routing, config.delivery.clone(), metrics.clone())?);
-        tokio::spawn(super::notices::tell(to_tell, store.clone(), desk.clone()));
         let client = kinesis::client(&config.kinesis).await;
         let leases = leases(&config, &client, store.as_ref(), &notices, &metrics).await?;
         board.worker.store(Arc::new(leases.ledger().worker().to_owned()));
+        let (stop, stopped) = watch::channel(false);
+        let fleet = config.leases.as_ref().map(|fleet| (fleet, leases.ledger()));
+        let Delivery { delivering, live, task: delivery } = delivery::start(&config, fleet, &store, &metrics, &stopped).await?;
+        tokio::spawn(super::notices::tell(to_tell, store.clone(), delivering.clone()));
         let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices, &metrics);
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let (grants, ledger, marks, told_desk) = (leases.grants(), leases.ledger(), leases.ledger(), desk.clone());
-        let (stop, stopped) = watch::channel(false);
+        let (marks, told) = (leases.ledger(), delivering.clone());
         let (commands, wishes) = mpsc::channel(admin::COMMANDS);
-        let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
+        let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), live.clone(), commands, stopped.clone());
         tokio::spawn(admin::serve(site, listener));
         let (replays, again) = mpsc::channel(REPLAYS);
-        tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), wishes, replays, stopped.clone()));
+        tokio::spawn(control::serve(delivering, board.clone(), store.clone(), metrics.clone(), wishes, replays, stopped.clone()));
         let parts = Parts {
             detectors,
             store,
@@ -80,20 +84,22 @@ impl Service {
             limits: config.state.limits(),
             metrics: metrics.clone(),
             workers,
-            grants,
-            ledger,
+            grants: leases.grants(),
+            overview: leases.overview(),
+            ledger: leases.ledger(),
             replays: again,
             committed: Box::new(move |committed, _| {
                 marks.mark(committed);
-                told_desk.pulse(daemon::now_ms());
-                told_desk.wake();
+                if let Some(desk) = &told.borrow().desk {
+                    desk.pulse(daemon::now_ms());
+                    desk.wake();
+                }
             }),
         };
-        let delivery = tokio::spawn(deliver::run(desk.clone(), http, stopped));
         let daemon = tokio::spawn(daemon::run(parts, batches));
         Ok(Self {
             #[cfg(feature = "demo")]
-            desk,
+            live,
             metrics,
             board,
             address,

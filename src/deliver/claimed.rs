@@ -3,34 +3,64 @@
 //! In: a claim, a way to open a desk, a stop signal. Out: as `run`. Invariant: a desk is opened after the claim was taken, so that it
 //! reads what the one before it left, and is closed before the claim runs out.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
-use super::{DeliverError, Desk, run::blocking};
-use crate::{sink::http::Http, store::claim::Claim};
+use super::{DeliverError, Desk};
+use crate::{
+    sink::http::Http,
+    store::{blocking, claim::Claim},
+};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who delivers.
+#[derive(Clone, Default)]
+pub struct Delivering {
+    /// The desk of this process, if it is this one.
+    pub desk: Option<Arc<Desk>>,
+    /// The worker's name; empty: not known, or there is no fleet.
+    pub worker: String,
+}
 
-/// Runs until `stop` turns true or the store fails. `open` is called each time the claim is taken, and should tell the others of the process about the new desk.
-pub async fn run_claimed(
+/// The newest of it.
+pub type DeliveringView = watch::Receiver<Delivering>;
+
+impl Delivering {
+    /// Where one process does it all.
+    pub fn here(desk: Arc<Desk>) -> DeliveringView {
+        watch::channel(Self { desk: Some(desk), worker: String::new() }).1
+    }
+}
+
+/// Runs until `stop` turns true or the store fails. `open` is called each time the claim is taken; `told` tells the others of the
+/// process who delivers.
+pub async fn run_claimed<F>(
     mut claim: Claim,
-    mut open: impl FnMut() -> Result<Arc<Desk>, DeliverError>,
+    mut open: impl FnMut() -> F,
+    told: watch::Sender<Delivering>,
     http: Http,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), DeliverError> {
+) -> Result<(), DeliverError>
+where
+    F: Future<Output = Result<Arc<Desk>, DeliverError>>,
+{
     let since = Instant::now();
     let clock_ms = || i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
     while !*stop.borrow() {
-        if blocking(|| claim.hold(clock_ms()))? {
-            let desk = blocking(&mut open)?;
-            while_held(&mut claim, desk, &http, &mut stop, &clock_ms).await?;
+        let held = blocking(|| claim.hold(clock_ms()))?;
+        let worker = claim.holder().unwrap_or_default();
+        if held {
+            tracing::info!("this worker delivers the fleet's alerts");
+            let desk = open().await?;
+            told.send_replace(Delivering { desk: Some(desk.clone()), worker });
+            let ended = while_held(&mut claim, desk, &http, &mut stop, &clock_ms).await;
+            told.send_replace(Delivering::default());
+            ended?;
+        } else {
+            told.send_replace(Delivering { desk: None, worker });
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(claim.look_every()) => {}
             _ = stop.changed() => {}
         }
     }
@@ -52,7 +82,7 @@ async fn while_held(
     loop {
         tokio::select! {
             done = &mut running => return Ok(done?),
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            () = tokio::time::sleep(claim.look_every()) => {
                 if !blocking(|| claim.hold(clock_ms()))? || !claim.is_held(clock_ms()) {
                     tracing::warn!("another worker delivers now");
                     // What is being sent is broken off: the other sends it again, under the same key.
@@ -70,7 +100,10 @@ async fn while_held(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
 
     use super::*;
     use crate::{
@@ -84,13 +117,14 @@ mod tests {
         let opened: [Arc<AtomicU64>; 2] = Default::default();
         let worker = |at: usize, stop: watch::Receiver<bool>| {
             let (store, opened) = (store.clone(), opened[at].clone());
-            let claim = Claim::new(store.clone(), "outbox", &at.to_string());
+            let claim = Claim::new(store.clone(), "outbox", &at.to_string(), 15_000);
             let open = move || {
                 opened.fetch_add(1, Ordering::Relaxed);
                 let metrics = Arc::new(crate::metrics::Metrics::new());
-                Ok(Arc::new(Desk::open(store.clone(), vec![], &route::Config::default(), deliver::Config::default(), metrics)?))
+                let desk = Desk::open(store.clone(), vec![], &route::Config::default(), deliver::Config::default(), metrics);
+                async { Ok(Arc::new(desk?)) }
             };
-            tokio::spawn(run_claimed(claim, open, Http::new(), stop))
+            tokio::spawn(run_claimed(claim, open, watch::channel(Default::default()).0, Http::new(), stop))
         };
         let counts = || [opened[0].load(Ordering::Relaxed), opened[1].load(Ordering::Relaxed)];
         let until = async |expected: [u64; 2]| {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     alert::Level,
     sink::{Action, Notice, SendError, alertmanager},
-    store::{KvOp, StoreError},
+    store::{KvOp, StoreError, blocking},
 };
 
 /// Rows copied to the fallback in one step, while the sink is down.
@@ -76,7 +76,7 @@ impl Lane {
         let (desk, place) = (self.desk.clone(), self.place);
         let post = &desk.sinks[place];
         let limit = if self.singles > 0 { 1 } else { post.sink.max_batch() };
-        let heads = super::run::blocking(|| desk.heads(place, limit))?;
+        let heads = blocking(|| desk.heads(place, limit))?;
         if heads.is_empty() {
             return self.reassert(now_ms).await;
         }
@@ -88,7 +88,7 @@ impl Lane {
         let paused = match result {
             Ok(()) => {
                 self.singles = self.singles.saturating_sub(1);
-                super::run::blocking(|| desk.settle(place, &heads, after_ms))?;
+                blocking(|| desk.settle(place, &heads, after_ms))?;
                 self.succeeded();
                 i64::try_from(post.sink.pace().as_millis()).unwrap_or(0)
             }
@@ -123,7 +123,7 @@ impl Lane {
         let since_ms = *self.failing_since_ms.get_or_insert(now_ms);
         let patience_ms = i64::try_from(self.desk.config.fallback_after_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         if now_ms.saturating_sub(since_ms) >= patience_ms {
-            super::run::blocking(|| self.desk.mirror(self.place, now_ms))?;
+            blocking(|| self.desk.mirror(self.place, now_ms))?;
         }
         Ok(self.backoff.failed(after))
     }
@@ -139,7 +139,7 @@ impl Lane {
         post.metrics.up.set(0);
         post.standing.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(why.to_owned());
         for head in heads {
-            super::run::blocking(|| self.desk.bury(self.place, &head.key, &head.pending, &head.notice, why, now_ms))?;
+            blocking(|| self.desk.bury(self.place, &head.key, &head.pending, &head.notice, why, now_ms))?;
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Lane {
         }
         let every_ms = i64::try_from(reassert.every.as_millis()).unwrap_or(60_000);
         self.next_assertion_ms = now_ms.saturating_add(every_ms);
-        let notices = super::run::blocking(|| desk.lasting(place))?;
+        let notices = blocking(|| desk.lasting(place))?;
         for batch in notices.chunks(alertmanager::BATCH) {
             match post.sink.send(batch, now_ms).await {
                 Ok(()) => self.succeeded(),

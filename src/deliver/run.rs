@@ -8,16 +8,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{Desk, HeartbeatConfig, Lane};
 use crate::{
     sink::http::{Answer, Http},
-    store::StoreError,
+    store::{StoreError, blocking},
 };
 
 /// The outbox is looked at so often without a wake.
@@ -134,15 +130,6 @@ impl Desk {
                 metrics.heartbeats_failed.inc();
             }
         }
-    }
-}
-
-/// Runs store work without holding up the other tasks of the thread, where the runtime has other threads.
-pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    if matches!(Handle::try_current().map(|h| h.runtime_flavor()), Ok(RuntimeFlavor::MultiThread)) {
-        tokio::task::block_in_place(work)
-    } else {
-        work()
     }
 }
 

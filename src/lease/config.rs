@@ -20,7 +20,8 @@ pub struct Config {
     /// URL of another DynamoDB endpoint than AWS's.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// A worker that has not renewed a lease for this long, in milliseconds, has lost it.
+    /// A worker that has not renewed a lease for this long, in milliseconds, has lost it. From 1000 to 600000: a lease is renewed
+    /// three times within it, and a call that is slower than that loses it.
     #[serde(default = "failover_ms")]
     pub failover_ms: u64,
     /// This worker's name; by default one is made of the host's name and a random number. Never give two workers the same.
@@ -30,6 +31,9 @@ pub struct Config {
     #[serde(default = "max_leases")]
     pub max_leases: usize,
 }
+
+const STATE_ATTEMPT: Duration = Duration::from_secs(10);
+const FAILOVER_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
 
 const fn failover_ms() -> u64 {
     10_000
@@ -45,16 +49,37 @@ impl Config {
         Self { table: table.into(), region: None, endpoint: None, failover_ms, worker: None, max_leases }
     }
 
-    /// The client for the tables. A call that hangs must not cost the leases.
+    /// # Errors
+    /// Numbers with which leases would be lost for no reason, or never.
+    pub fn check(&self) -> Result<(), String> {
+        if FAILOVER_MS.contains(&self.failover_ms) {
+            return Ok(());
+        }
+        let (least, most) = (FAILOVER_MS.start(), FAILOVER_MS.end());
+        Err(format!(
+            "`leases.failover_ms` is {}: less than {least} loses leases to a slow call, more than {most} leaves shards unread for long",
+            self.failover_ms
+        ))
+    }
+
+    /// The client for the tables of leases. A call that hangs must not cost them.
     pub async fn client(&self) -> aws_sdk_dynamodb::Client {
+        self.patient(self.renew_interval().max(Duration::from_secs(1))).await
+    }
+
+    /// The client for the fleet's state: megabytes a call, and no lease waits for it.
+    pub async fn state_client(&self) -> aws_sdk_dynamodb::Client {
+        self.patient(STATE_ATTEMPT).await
+    }
+
+    async fn patient(&self, attempt: Duration) -> aws_sdk_dynamodb::Client {
         let shared = crate::aws::load(self.region.as_deref(), self.endpoint.as_deref()).await;
-        let attempt = self.renew_interval().max(Duration::from_secs(1));
         let timeouts = TimeoutConfig::builder().connect_timeout(attempt).operation_attempt_timeout(attempt).build();
         aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).timeout_config(timeouts).build())
     }
 
     pub fn failover(&self) -> Duration {
-        Duration::from_millis(self.failover_ms.max(300))
+        Duration::from_millis(self.failover_ms.max(*FAILOVER_MS.start()))
     }
 
     pub fn renew_interval(&self) -> Duration {
@@ -63,7 +88,7 @@ impl Config {
 
     /// From one look at the table to the next: what others give up is taken within this.
     pub fn tick(&self) -> Duration {
-        (self.failover() / 4).min(Duration::from_secs(1))
+        (self.failover() / 4).min(Duration::from_millis(500))
     }
 
     pub fn beat_interval(&self) -> Duration {

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    GrantsView,
+    GrantsView, OverviewView,
     local::Local,
     manager::{Checkpointer, CommitError, Manager},
 };
@@ -210,6 +210,11 @@ impl Leases {
 
     pub fn grants(&self) -> GrantsView {
         self.grants.clone()
+    }
+
+    /// Of a fleet: all shards of the streams.
+    pub fn overview(&self) -> Option<OverviewView> {
+        self.fleet.as_ref().map(|(manager, _)| manager.overview())
     }
 
     pub fn ledger(&self) -> Ledger {

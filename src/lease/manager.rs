@@ -4,7 +4,7 @@
 //! only while its lease was renewed within the failover time by this machine's clock.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use self::{
     turn::Turn,
 };
 use super::{
-    Grants, GrantsView, Notices,
+    Grants, GrantsView, Notices, OverviewView,
     config::Config,
     leader::Leader,
     row::Naming,
@@ -109,8 +109,10 @@ impl Manager {
             held: Mutex::default(),
             ready: Mutex::default(),
             grants: watch::channel(Grants::default()).0,
+            overview: watch::channel(Arc::default()).0,
             meters: Meters::new(metrics),
             wake: Notify::new(),
+            leaving: AtomicBool::new(false),
             config,
         });
         let stop = Arc::new(Notify::new());
@@ -125,6 +127,10 @@ impl Manager {
 
     pub fn grants(&self) -> GrantsView {
         self.core.grants.subscribe()
+    }
+
+    pub fn overview(&self) -> OverviewView {
+        self.core.overview.subscribe()
     }
 
     /// A handle for the committing side.
@@ -157,6 +163,14 @@ impl Checkpointer {
             CommitError::Lost(shard.clone())
         };
         let lease = core.lease(shard).ok_or_else(lost)?;
+        // Listing shards may take long, and renewals wait for the lease.
+        let children = match position {
+            Position::ShardEnd => {
+                let row = lease.lock().await.row.clone();
+                core.syncer.children_of(&row).await?
+            }
+            _ => Vec::new(),
+        };
         let mut held = lease.lock().await;
         if held.epoch != counter {
             return Err(lost());
@@ -166,7 +180,6 @@ impl Checkpointer {
         if position <= held.row.position() || matches!(position, Position::TrimHorizon | Position::Latest | Position::AtTimestamp(_)) {
             return Ok(());
         }
-        let children = if *position == Position::ShardEnd { core.syncer.children_of(&held.row).await? } else { Vec::new() };
         let Some(row) = core.leases.checkpoint(&held.row, &core.worker, position, &children).await? else {
             drop(held);
             core.lose(shard);

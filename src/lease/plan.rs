@@ -60,8 +60,9 @@ pub fn to_take<'a>(seen: &[Seen<'a>], me: &str, living: &BTreeSet<String>, limit
     taken
 }
 
-/// The next hand-over that evens out the workers' load, as (lease, to). One at a time: none while another is under way.
-pub fn to_hand_over<'a>(seen: &[Seen<'a>], living: &BTreeSet<String>, limits: &Limits) -> Option<(&'a Row, String)> {
+/// The next hand-over that evens out the workers' load, as (lease, to). One at a time: none while another is under way. Counts are
+/// evened out at once, rates only where `by_rate`: they waver, and every move is a pause.
+pub fn to_hand_over<'a>(seen: &[Seen<'a>], living: &BTreeSet<String>, limits: &Limits, by_rate: bool) -> Option<(&'a Row, String)> {
     let open: Vec<_> = seen.iter().filter(|s| !s.row.is_finished()).collect();
     if open.iter().any(|s| s.row.checkpoint_owner.is_some() || s.is_free(limits.failover)) {
         return None;
@@ -86,7 +87,7 @@ pub fn to_hand_over<'a>(seen: &[Seen<'a>], living: &BTreeSet<String>, limits: &L
     let (busiest, busy_rows) = loads.iter().max_by(|a, b| rate(a.1).total_cmp(&rate(b.1)))?;
     let (idlest, idle_rows) = loads.iter().filter(|(w, _)| living.contains(**w)).min_by(|a, b| rate(a.1).total_cmp(&rate(b.1)))?;
     let (high, low) = (rate(busy_rows), rate(idle_rows));
-    if busiest == idlest || busy_rows.len() < 2 || high < mean * 1.1 || mean < 1.0 {
+    if !by_rate || busiest == idlest || busy_rows.len() < 2 || high < mean * 1.1 || mean < 1.0 {
         return None;
     }
     let after = |r: &&&Row| (high - r.throughput_kbps.unwrap_or(0.0)).max(low + r.throughput_kbps.unwrap_or(0.0));
@@ -176,7 +177,7 @@ mod tests {
             let table_text = table.trim_end_matches(':');
             let rows = rows(table_text);
             let seen: Vec<_> = rows.iter().map(|(row, unmoved)| Seen { row, unmoved: *unmoved }).collect();
-            assert_eq!(to_hand_over(&seen, &living(alive), &LIMITS).map(|(_, to)| to).as_deref(), expected, "{table}");
+            assert_eq!(to_hand_over(&seen, &living(alive), &LIMITS, true).map(|(_, to)| to).as_deref(), expected, "{table}");
         }
     }
 

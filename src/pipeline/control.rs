@@ -13,18 +13,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::daemon::Again;
 use crate::{
     admin::{Board, Command, Replayed, status::QueueView},
-    deliver::Desk,
+    deliver::{DeliveringView, Desk},
     metrics::{Metrics, QueueMetrics},
-    store::{Store, StoreError, quarantine},
+    store::{Store, StoreError, blocking, quarantine},
 };
 
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` turns true, or the store fails.
 pub async fn serve(
-    desk: Arc<Desk>,
+    delivering: DeliveringView,
     board: Arc<Board>,
     store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
     mut commands: mpsc::Receiver<Command>,
     replays: mpsc::Sender<Again>,
     mut stop: watch::Receiver<bool>,
@@ -40,11 +41,17 @@ pub async fn serve(
             _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
         };
         if let Some(command) = command {
-            carry_out(&desk, &*store, &replays, command).await?;
+            carry_out(&delivering, &*store, &replays, command).await?;
         }
-        board.sinks.store(Arc::new(desk.sink_views(now_ms())?));
-        board.silences.store(Arc::new(desk.silences()));
-        board.queues.store(Arc::new(queues(desk.metrics())));
+        let now = delivering.borrow().clone();
+        board.delivers.store(Arc::new(now.worker));
+        let (sinks, silences) = match now.desk {
+            Some(desk) => (blocking(|| desk.sink_views(now_ms()))?, desk.silences()),
+            None => Default::default(),
+        };
+        board.sinks.store(Arc::new(sinks));
+        board.silences.store(Arc::new(silences));
+        board.queues.store(Arc::new(queues(&metrics)));
     }
 }
 
@@ -59,8 +66,26 @@ fn queues(metrics: &Metrics) -> Vec<QueueView> {
     metrics.queues().into_iter().map(view).collect()
 }
 
+async fn carry_out(delivering: &DeliveringView, store: &dyn Store, replays: &mpsc::Sender<Again>, command: Command) -> Result<(), StoreError> {
+    if let Command::ReplayQuarantined(id, reply) = command {
+        let Some(record) = blocking(|| quarantine::get(store, &id))? else {
+            drop(reply.send(None));
+            return Ok(());
+        };
+        let replayed = replay(&record, replays).await;
+        if replayed.still.is_none() {
+            blocking(|| store.kv_write(&[quarantine::release(&id)]))?;
+        }
+        drop(reply.send(Some(replayed)));
+        return Ok(());
+    }
+    // Without a desk the answer is dropped: the worker that delivers is to be asked.
+    let desk = delivering.borrow().desk.clone();
+    desk.map_or(Ok(()), |desk| blocking(|| deliver(&desk, command)))
+}
+
 /// Whoever asked may have left; then nobody hears the answer, and the change stands.
-async fn carry_out(desk: &Desk, store: &dyn Store, replays: &mpsc::Sender<Again>, command: Command) -> Result<(), StoreError> {
+fn deliver(desk: &Desk, command: Command) -> Result<(), StoreError> {
     let now_ms = now_ms();
     match command {
         Command::AddSilence(request, reply) => drop(reply.send(desk.add_silence(request, now_ms))),
@@ -69,17 +94,8 @@ async fn carry_out(desk: &Desk, store: &dyn Store, replays: &mpsc::Sender<Again>
         Command::Resolve(incident, reply) => drop(reply.send(desk.resolve(&incident, now_ms)?)),
         Command::TestAlert { level, pillar, reply } => drop(reply.send(desk.test_alert(level, pillar.as_deref(), now_ms)?)),
         Command::ReplayLetter(id, reply) => drop(reply.send(desk.replay_letter(&id, now_ms)?.is_some())),
-        Command::ReplayQuarantined(id, reply) => {
-            let Some(record) = quarantine::get(store, &id)? else {
-                drop(reply.send(None));
-                return Ok(());
-            };
-            let replayed = replay(&record, replays).await;
-            if replayed.still.is_none() {
-                store.kv_write(&[quarantine::release(&id)])?;
-            }
-            drop(reply.send(Some(replayed)));
-        }
+        // Needs no desk.
+        Command::ReplayQuarantined(..) => {}
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::keeping::{self, Keeping};
 use super::{Batch, Detectors, Tally, Worker};
 use crate::admin::{Board, Replayed};
-use crate::lease::GrantsView;
 use crate::lease::ledger::{Ledger, Mark};
+use crate::lease::{GrantsView, OverviewView};
 use crate::metrics::Metrics;
 use crate::position::{Position, ShardId};
 use crate::source;
@@ -41,6 +41,8 @@ pub struct Parts {
     pub workers: usize,
     /// The shards that are being read, for the frontier.
     pub grants: GrantsView,
+    /// Of a fleet, whose workers share the store: all shards, and who leads.
+    pub overview: Option<OverviewView>,
     /// Knows which leases are lost, and how old each checkpoint is.
     pub ledger: Ledger,
     /// Told after each commit.
@@ -83,8 +85,8 @@ pub(super) struct Worked {
     pub counter: u64,
     pub through: Position,
     pub shard_end: bool,
-    /// The end of the batch is the end of what the shard has.
-    pub caught_up: bool,
+    /// The end of the batch was the end of what the shard had at this time.
+    pub caught_up_ms: Option<i64>,
     pub behind_ms: Option<u64>,
     pub newest_arrival_ms: Option<i64>,
     pub found: Batch,
@@ -197,7 +199,7 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
                     counter: batch.counter,
                     through: batch.through,
                     shard_end: batch.shard_end,
-                    caught_up: batch.millis_behind_latest == Some(0),
+                    caught_up_ms: (batch.millis_behind_latest == Some(0)).then_some(batch.asked_ms),
                     behind_ms: batch.millis_behind_latest,
                     found: worker.take(),
                     took: started.elapsed(),

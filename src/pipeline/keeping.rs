@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use prometheus::IntGauge;
 
 use super::daemon::{Committed, Done, Parts, Reread, Worked, now_ms};
+use super::keeper::AnyKeeper;
 use super::replay::offer;
 use super::showing::Showing;
 use super::{Batch, Detectors, Quarantined, Tally};
 use crate::admin::{Replayed, status::ShardView};
-use crate::lease::GrantsView;
 use crate::lease::ledger::{Ledger, Mark};
+use crate::lease::{GrantsView, OpenShard};
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
 use crate::position::{Position, ShardId};
-use crate::store::keeper::{Counts, Keeper, Mode};
+use crate::store::keeper::Counts;
 use crate::store::quarantine::QuarantinedRecord;
 use crate::store::{Store, StoreError};
 
@@ -27,7 +28,7 @@ const COMMIT_MS: u64 = 100;
 
 pub(super) struct Keeping {
     /// Always there except while rules are exchanged.
-    keeper: Option<Keeper>,
+    keeper: Option<AnyKeeper>,
     store: Arc<dyn Store>,
     detectors: Arc<Detectors>,
     grants: GrantsView,
@@ -51,7 +52,8 @@ pub(super) struct Keeping {
 
 #[derive(Clone, Copy)]
 struct ReadTo {
-    arrival_ms: i64,
+    /// All records that arrived before this have been offered; `i64::MIN` before the first.
+    through_ms: i64,
     caught_up: bool,
     records: u64,
 }
@@ -70,6 +72,7 @@ struct Meters {
     evidence_bytes: IntGauge,
     /// What the counters have been told of.
     told: Counts,
+    conflicts: u64,
     shards: BTreeMap<ShardId, ShardMetrics>,
 }
 
@@ -93,14 +96,14 @@ pub(super) fn keep(mut keeping: Keeping, done: &mpsc::Receiver<Done>) -> Result<
 
 impl Keeping {
     pub fn open(parts: &mut Parts, detectors: Arc<Detectors>, workers: usize, now_ms: i64) -> Result<Self, StoreError> {
-        let mode = Mode::Live { start_ms: now_ms };
-        let keeper = Keeper::open(detectors.plan.clone(), parts.store.clone(), mode, parts.limits, true)?;
+        let keeper = AnyKeeper::open(detectors.plan.clone(), parts.store.clone(), now_ms, parts.limits, parts.overview.clone())?;
         let committed = std::mem::replace(&mut parts.committed, Box::new(|_, _| {}));
         let meters = Meters {
             source: parts.metrics.source("kinesis"),
             rules: rule_meters(&parts.metrics, &detectors),
             evidence_bytes: parts.metrics.memory("evidence", parts.limits.budget_bytes),
             told: Counts::default(),
+            conflicts: 0,
             shards: BTreeMap::new(),
         };
         let showing = Showing::new(parts.board.clone(), &detectors, now_ms);
@@ -126,7 +129,7 @@ impl Keeping {
         })
     }
 
-    fn keeper(&mut self) -> &mut Keeper {
+    fn keeper(&mut self) -> &mut AnyKeeper {
         self.keeper.as_mut().expect("there except while rules are exchanged")
     }
 
@@ -154,7 +157,7 @@ impl Keeping {
         self.reload.switched = 0;
         let Some(next) = self.reload.next.take() else { return Ok(()) };
         if let Some(keeper) = self.keeper.take() {
-            self.keeper = Some(keeper.replan(next.plan.clone())?);
+            self.keeper = Some(keeper.replan(next.plan.clone(), now_ms())?);
         }
         for info in &self.detectors.infos {
             if !next.infos.iter().any(|i| i.id == info.id) {
@@ -184,13 +187,14 @@ impl Keeping {
         if let Some(behind_ms) = worked.behind_ms {
             shard.lag.set(behind_ms as f64 / 1e3);
         }
-        let (before, records) = self.read_to.get(&worked.shard).map_or((i64::MIN, 0), |r| (r.arrival_ms, r.records));
+        let (before, records) = self.read_to.get(&worked.shard).map_or((i64::MIN, 0), |r| (r.through_ms, r.records));
         let records = records + worked.found.tally.records;
-        let arrival_ms = worked.newest_arrival_ms.unwrap_or(before).max(before);
+        let through_ms = before.max(worked.newest_arrival_ms.unwrap_or(i64::MIN)).max(worked.caught_up_ms.unwrap_or(i64::MIN));
         if worked.shard_end {
             self.read_to.remove(&worked.shard);
+            self.keeper().ended(&worked.shard);
         } else {
-            self.read_to.insert(worked.shard.clone(), ReadTo { arrival_ms, caught_up: worked.caught_up, records });
+            self.read_to.insert(worked.shard.clone(), ReadTo { through_ms, caught_up: worked.caught_up_ms.is_some(), records });
         }
         let bytes = self.marks.get(&worked.shard).map_or(0, |m| m.bytes) + worked.found.tally.bytes;
         let mark = Mark { shard: worked.shard.clone(), counter: worked.counter, position: worked.through, bytes };
@@ -228,8 +232,8 @@ impl Keeping {
         Ok(())
     }
 
-    /// The least arrival time up to which every open shard has been read; now, where all have caught up.
-    fn frontier_ms(&mut self, now_ms: i64) -> i64 {
+    /// Up to which arrival time each shard has been read.
+    fn read_to(&mut self) -> Vec<(ShardId, i64)> {
         let grants = self.grants.borrow().clone();
         let metrics = &self.metrics;
         self.meters.shards.retain(|shard, _| {
@@ -240,19 +244,14 @@ impl Keeping {
             held
         });
         self.read_to.retain(|shard, _| grants.contains_key(shard));
-        let of = |shard: &ShardId| match self.read_to.get(shard) {
-            Some(ReadTo { caught_up: true, .. }) => now_ms,
-            Some(ReadTo { arrival_ms, .. }) => *arrival_ms,
-            None => i64::MIN,
-        };
-        grants.keys().map(of).min().unwrap_or(i64::MIN)
+        grants.keys().map(|shard| (shard.clone(), self.read_to.get(shard).map_or(i64::MIN, |r| r.through_ms))).collect()
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
         let started = Instant::now();
         let now_ms = now_ms();
-        let frontier_ms = self.frontier_ms(now_ms);
-        self.keeper().advance(frontier_ms)?;
+        let read_to = self.read_to();
+        self.keeper().advance(&read_to)?;
         self.since = None;
         self.show(now_ms);
         if self.marks.is_empty() && self.keeper().pending() == 0 && self.fresh == Tally::default() {
@@ -276,17 +275,27 @@ impl Keeping {
     }
 
     fn show(&mut self, now_ms: i64) {
-        let ledger = &self.ledger;
-        let view = |(shard, read): (&ShardId, &ReadTo)| ShardView {
+        if !self.showing.is_due(now_ms) {
+            return;
+        }
+        let mut shards: Vec<ShardView> = self.read_to.iter().map(|(shard, read)| self.own_shard(shard, read, now_ms)).collect();
+        let open = self.keeper.as_ref().map(AnyKeeper::open_shards).unwrap_or_default();
+        let others = open.into_iter().filter(|(open, _)| !self.read_to.contains_key(&open.shard));
+        shards.extend(others.map(|(open, through_ms)| other_shard(open, through_ms, now_ms)));
+        shards.sort_by(|a, b| a.shard.cmp(&b.shard));
+        self.showing.show(&self.detectors, &self.meters.rules, shards, now_ms);
+    }
+
+    fn own_shard(&self, shard: &ShardId, read: &ReadTo, now_ms: i64) -> ShardView {
+        ShardView {
             shard: shard.0.to_string(),
-            owner: ledger.worker().to_owned(),
+            owner: self.ledger.worker().to_owned(),
             ours: true,
-            lag_ms: Some(if read.caught_up { 0 } else { now_ms.saturating_sub(read.arrival_ms).max(0) }),
-            checkpoint_age_ms: ledger.checkpointed_ms(shard).map(|at_ms| now_ms.saturating_sub(at_ms).max(0)),
+            lag_ms: Some(if read.caught_up { 0 } else { now_ms.saturating_sub(read.through_ms).max(0) }),
+            checkpoint_age_ms: self.ledger.checkpointed_ms(shard).map(|at_ms| now_ms.saturating_sub(at_ms).max(0)),
             records: read.records,
             state: "reading".to_owned(),
-        };
-        self.showing.show(&self.detectors, &self.meters.rules, self.read_to.iter().map(view), now_ms);
+        }
     }
 
     fn measure(&mut self, fresh: &Tally, started: Instant, now_ms: i64, positions: &[(ShardId, Position)]) {
@@ -312,7 +321,7 @@ impl Keeping {
 
     fn measure_state(&mut self) {
         let keeper = self.keeper();
-        let (held, counts, meters) = (keeper.held(), keeper.counts(), keeper.take_meters());
+        let (held, counts, meters, conflicts) = (keeper.held(), keeper.counts(), keeper.take_meters(), keeper.conflicts());
         let told = std::mem::replace(&mut self.meters.told, counts);
         for (rule, did) in meters {
             if let Some(meter) = self.meters.rules.get(&rule) {
@@ -329,6 +338,7 @@ impl Keeping {
         state.store_bytes.set(held.store_bytes as i64);
         state.evictions.inc_by(counts.evicted - told.evicted);
         state.spills.inc_by(counts.spilled - told.spilled);
+        state.conflicts.inc_by(conflicts - std::mem::replace(&mut self.meters.conflicts, conflicts));
     }
 
     /// Bytes that could not be understood are kept aside before their record counts as past.
@@ -342,6 +352,22 @@ impl Keeping {
             rows.extend(QuarantinedRecord::new(now_ms, self.set_aside, &worked.shard.0, &position, reason.name(), bytes).keep());
         }
         if rows.is_empty() { Ok(()) } else { self.store.kv_write(&rows) }
+    }
+}
+
+/// A shard that another worker reads, or nobody.
+fn other_shard(open: OpenShard, through_ms: Option<i64>, now_ms: i64) -> ShardView {
+    let state = match (&open.reader, open.ready) {
+        (_, false) => "waiting for its parents",
+        (None, true) => "waiting for a worker",
+        (Some(_), true) => "read by another worker",
+    };
+    ShardView {
+        shard: open.shard.0.to_string(),
+        owner: open.reader.unwrap_or_default(),
+        lag_ms: through_ms.map(|ms| now_ms.saturating_sub(ms).max(0)),
+        state: state.to_owned(),
+        ..ShardView::default()
     }
 }
 

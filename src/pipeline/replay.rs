@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::keeper::Judge;
 use super::{Batch, Detectors, Tally};
 use crate::alert::Alert;
 use crate::store::keeper::{Counts, Keeper, Limits, Mode};
@@ -58,7 +59,7 @@ impl Replay {
 }
 
 /// Hands a batch's matches to the keeper; answers how many of its events were known in full.
-pub(super) fn offer(keeper: &mut Keeper, batch: &mut Batch, known: &mut Vec<bool>) -> Result<u64> {
+pub(super) fn offer(keeper: &mut impl Judge, batch: &mut Batch, known: &mut Vec<bool>) -> Result<u64> {
     known.clear();
     keeper.offer(&batch.inputs, known)?;
     // Matches come event by event; an event is a duplicate if each of its matches is known.

@@ -43,15 +43,17 @@ impl Showing {
         }
     }
 
-    /// `shards`: name, lag, age of the checkpoint.
-    pub fn show(&mut self, detectors: &Detectors, meters: &BTreeMap<String, RuleMetrics>, shards: impl Iterator<Item = ShardView>, now_ms: i64) {
+    /// A sign of life; true where a snapshot is due.
+    pub fn is_due(&self, now_ms: i64) -> bool {
         self.board.pulse(now_ms);
-        if now_ms - self.shown_ms < EVERY_MS {
-            return;
-        }
+        now_ms - self.shown_ms >= EVERY_MS
+    }
+
+    pub fn show(&mut self, detectors: &Detectors, meters: &BTreeMap<String, RuleMetrics>, shards: Vec<ShardView>, now_ms: i64) {
         self.shown_ms = now_ms;
-        let shards: Vec<ShardView> = shards.collect();
-        self.board.set_leases_held(!shards.is_empty());
+        // A worker whose share is empty is ready too, as long as others read everything.
+        let all_read = !shards.is_empty() && shards.iter().all(|shard| !shard.owner.is_empty());
+        self.board.set_leases_held(all_read || shards.iter().any(|shard| shard.ours));
         self.board.shards.store(Arc::new(shards));
         // A rule that is judged as a correlation of its own is shown as that.
         let rules = detectors.infos.iter().zip(&detectors.captures).filter(|(info, _)| !detectors.plan.nodes.iter().any(|n| n.rule == info.id));

@@ -60,11 +60,6 @@ impl DynamoStore {
         Ok(Self { caller, keep_ms: AtomicI64::new(keep_ms) })
     }
 
-    /// After rules have been exchanged.
-    pub fn set_keep_ms(&self, keep_ms: i64) {
-        self.keep_ms.store(keep_ms, Ordering::Relaxed);
-    }
-
     fn item(&self, place: &Place, table: Table, value: &[u8]) -> Item {
         let mut item = place.key();
         item.insert("v".into(), bytes(value));
@@ -281,6 +276,10 @@ impl Store for DynamoStore {
 
     fn commit_if(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool> {
         self.transact(guards, changes)
+    }
+
+    fn keep_for(&self, keep_ms: i64) {
+        self.keep_ms.store(keep_ms, Ordering::Relaxed);
     }
 
     fn batch_changes(&self) -> usize {

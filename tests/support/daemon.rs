@@ -62,7 +62,7 @@ pub async fn start(sinks: &[(&str, String)], routing: &str) -> Daemon {
             let _ = again.answer.send(Replayed { events: 0, findings: 0, still: Some("still no JSON".into()) });
         }
     });
-    tokio::spawn(control::serve(desk.clone(), board.clone(), store.clone(), received, replays, stopped));
+    tokio::spawn(control::serve(deliver::Delivering::here(desk.clone()), board.clone(), store.clone(), metrics.clone(), received, replays, stopped));
     Daemon { address, board, store, desk, metrics, stop }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     lease::{
-        Grant, Grants,
+        Grant, Grants, Overview,
         config::Config,
         row::{Naming, Row},
         shards,
@@ -87,8 +87,11 @@ pub(super) struct Core {
     /// The shards whose parents are past, as of the last look.
     pub(super) ready: Mutex<BTreeSet<ShardId>>,
     pub(super) grants: watch::Sender<Grants>,
+    pub(super) overview: watch::Sender<Arc<Overview>>,
     pub(super) meters: Meters,
     pub(super) wake: Notify,
+    /// Nothing more is taken.
+    pub(super) leaving: AtomicBool,
 }
 
 impl Core {
@@ -155,7 +158,7 @@ impl Core {
     }
 
     /// One lease's renewal, and what it tells.
-    pub(super) async fn renew(self: Arc<Self>, shard: ShardId, lease: Lease) {
+    async fn renew(self: Arc<Self>, shard: ShardId, lease: Lease) {
         let mut held = lease.lock().await;
         if held.renewed.elapsed() < self.config.renew_interval() {
             return;
@@ -188,7 +191,20 @@ impl Core {
         }
     }
 
-    pub(super) async fn renew_all(self: &Arc<Self>) {
+    /// Renews, and gives up what is drained, until aborted. Apart from the turns: nothing that is slow there may cost a lease.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let pause = self.config.renew_interval() / 2;
+        loop {
+            self.renew_all().await;
+            if let Err(error) = self.hand_over_drained().await {
+                self.meters.errors.inc();
+                tracing::warn!("a hand-over: {error}");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn renew_all(self: &Arc<Self>) {
         for part in self.all().chunks(RENEWALS) {
             let mut renewals = JoinSet::new();
             for (shard, lease) in part {
@@ -212,7 +228,7 @@ impl Core {
     }
 
     /// Gives up what was asked for and is drained.
-    pub(super) async fn hand_over_drained(&self) -> Result<(), TableError> {
+    async fn hand_over_drained(&self) -> Result<(), TableError> {
         for (shard, lease) in self.all() {
             let held = lease.lock().await;
             if held.asked.is_some_and(|since| since.elapsed() >= DRAINED) {

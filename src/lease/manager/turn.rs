@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,6 +13,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{core::Core, is_ours};
 use crate::lease::{
+    OpenShard, Overview,
     leader::{Leader, workers},
     plan::{self, Limits, Seen},
     row::Row,
@@ -21,6 +22,8 @@ use crate::lease::{
 
 /// The library's workers write their row every 30 s and count as dead after two misses.
 const FOREIGN_ALIVE: Duration = Duration::from_secs(75);
+/// What a turn is given to end in, when the worker leaves.
+const LAST_TICK: Duration = Duration::from_millis(300);
 
 /// The task's own memory from one tick to the next.
 pub(super) struct Turn {
@@ -33,24 +36,43 @@ pub(super) struct Turn {
     beaten: Option<Instant>,
     beats: u64,
     synced: Option<Instant>,
+    /// When a hand-over was last asked for.
+    evened: Option<Instant>,
 }
 
 impl Turn {
     pub(super) fn new(core: Arc<Core>, leader: Leader) -> Self {
         let (workers, living, seen) = (workers::Workers::default(), BTreeSet::new(), BTreeMap::new());
-        Self { core, leader, workers, living, seen, beaten: None, beats: 0, synced: None }
+        Self { core, leader, workers, living, seen, beaten: None, beats: 0, synced: None, evened: Some(Instant::now()) }
     }
 
     pub(super) async fn run(mut self, stop: Arc<Notify>) {
         let core = Arc::clone(&self.core);
+        let mut keeping = JoinSet::new();
+        keeping.spawn(Arc::clone(&core).keep());
         loop {
             let since = Instant::now();
-            tokio::select! {
-                () = stop.notified() => break,
-                outcome = self.tick() => if let Err(error) = outcome {
-                    core.meters.errors.inc();
-                    tracing::warn!("leases: {error}");
-                },
+            let stopped = {
+                let tick = self.tick();
+                tokio::pin!(tick);
+                tokio::select! {
+                    // A lease whose taking is broken off would be nobody's until it expires.
+                    () = stop.notified() => {
+                        core.leaving.store(true, Ordering::Relaxed);
+                        let _ = tokio::time::timeout(LAST_TICK, tick).await;
+                        true
+                    }
+                    outcome = &mut tick => {
+                        if let Err(error) = outcome {
+                            core.meters.errors.inc();
+                            tracing::warn!("leases: {error}");
+                        }
+                        false
+                    }
+                }
+            };
+            if stopped {
+                break;
             }
             let rest = core.config.tick().saturating_sub(since.elapsed());
             tokio::select! {
@@ -59,25 +81,37 @@ impl Turn {
                 () = tokio::time::sleep(rest) => {}
             }
         }
+        keeping.abort_all();
         self.leave().await;
     }
 
     async fn tick(&mut self) -> Result<(), TableError> {
         let core = Arc::clone(&self.core);
-        core.renew_all().await;
-        core.hand_over_drained().await?;
+        let synced = self.synced.is_some();
         self.beat().await?;
         let rows = core.leases.leases().await?;
         let rows: Vec<Row> = rows.into_iter().filter(|row| core.naming.stream_of(&row.key).is_some()).collect();
         self.look(&rows);
+        if rows.iter().any(|row| !row.is_finished() && row.reader().is_none()) {
+            // Somebody may have left: then the shares of the others are larger.
+            self.count_living().await?;
+        }
         let seen: Vec<Seen<'_>> = rows.iter().map(|row| Seen { row, unmoved: self.seen[&row.key].1.elapsed() }).collect();
         let limits = Limits { failover: core.config.failover(), tick: core.config.tick(), most: core.config.max_leases };
         for row in plan::to_take(&seen, &core.worker, &self.living, &limits) {
+            if self.is_leaving() {
+                return Ok(());
+            }
             core.take(row).await?;
         }
-        self.settle(&rows);
+        let open = self.settle(&rows);
         core.publish().await;
-        self.lead(&rows, &seen, &limits).await
+        if self.is_leaving() {
+            return Ok(());
+        }
+        let led = self.lead(&rows, &seen, &limits).await;
+        core.overview.send_replace(Arc::new(Overview { leads: synced && self.leader.is_leading(), open }));
+        led
     }
 
     /// Notes which counters have moved, and drops what the table says is another's.
@@ -94,16 +128,18 @@ impl Turn {
         self.seen = seen;
     }
 
-    /// Which shards may be read, and the figures of the table.
-    fn settle(&self, rows: &[Row]) {
+    /// Which shards may be read, the figures of the table, and all open shards.
+    fn settle(&self, rows: &[Row]) -> Vec<OpenShard> {
         let core = &self.core;
         let mut ready = BTreeSet::new();
-        let (mut foreign, mut unassigned) = (0, 0);
+        let (mut foreign, mut unassigned, mut open) = (0, 0, Vec::new());
         for row in rows.iter().filter(|r| !r.is_finished()) {
             let Some(shard) = core.shard_of(row) else { continue };
             let (prefix, _) = row.key.split_at(row.key.len() - row.shard().len());
             let past = |parent: &String| rows.iter().find(|r| r.key == format!("{prefix}{parent}")).is_none_or(Row::is_finished);
-            if row.parents.iter().all(past) {
+            let is_ready = row.parents.iter().all(past);
+            open.push(OpenShard { shard: shard.clone(), reader: row.reader().map(str::to_owned), ready: is_ready });
+            if is_ready {
                 ready.insert(shard);
             }
             match row.reader() {
@@ -114,6 +150,7 @@ impl Turn {
         }
         *Core::lock(&core.ready) = ready;
         core.meters.metrics.set_leases(Core::lock(&core.held).len(), foreign, unassigned);
+        open
     }
 
     async fn beat(&mut self) -> Result<(), TableError> {
@@ -126,9 +163,18 @@ impl Turn {
         self.beats += 1;
         workers::beat(&core.workers, &core.worker, now_s, self.beats).await?;
         self.beaten = Some(Instant::now());
-        let alive = |worker: &str| if is_ours(worker) { every * 3 } else { FOREIGN_ALIVE };
-        self.living = self.workers.living(&core.workers, alive).await?;
+        self.count_living().await
+    }
+
+    async fn count_living(&mut self) -> Result<(), TableError> {
+        let ours = self.core.config.beat_interval() * 3;
+        let alive = |worker: &str| if is_ours(worker) { ours } else { FOREIGN_ALIVE };
+        self.living = self.workers.living(&self.core.workers, alive).await?;
         Ok(())
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.core.leaving.load(Ordering::Relaxed)
     }
 
     async fn lead(&mut self, rows: &[Row], seen: &[Seen<'_>], limits: &Limits) -> Result<(), TableError> {
@@ -165,9 +211,11 @@ impl Turn {
                 workers::remove(&core.workers, &worker).await?;
             }
         }
-        if let Some((row, to)) = plan::to_hand_over(seen, &self.living, limits)
+        let by_rate = self.evened.is_none_or(|since| since.elapsed() >= core.config.sync_interval());
+        if let Some((row, to)) = plan::to_hand_over(seen, &self.living, limits, by_rate)
             && core.leases.hand_over(row, &to).await?
         {
+            self.evened = Some(Instant::now());
             tracing::info!(lease = row.key, from = row.owner, to, "asks for a hand-over");
         }
         Ok(())
@@ -176,6 +224,10 @@ impl Turn {
     /// Clears the owner of every lease, the lock and the worker's row.
     async fn leave(mut self) {
         let core = self.core;
+        // First, so that whoever sees the free leases counts this worker no more.
+        if let Err(error) = workers::remove(&core.workers, &core.worker).await {
+            tracing::warn!("{error}");
+        }
         let mut releases = JoinSet::new();
         for (shard, lease) in core.all() {
             let core = Arc::clone(&core);
@@ -188,12 +240,8 @@ impl Turn {
                 }
             });
         }
-        let rest = async {
-            workers::remove(&core.workers, &core.worker).await?;
-            self.leader.release().await
-        };
-        let (_, rest) = tokio::join!(releases.join_all(), rest);
-        if let Err(error) = rest {
+        let (_, released) = tokio::join!(releases.join_all(), self.leader.release());
+        if let Err(error) = released {
             tracing::warn!("{error}");
         }
     }

@@ -15,7 +15,7 @@ use super::{
     Shared,
     client::{Backoff, Failure, starting_position},
     counted,
-    shard::{Next, Reader},
+    shard::{Next, Reader, Tip, now_ms},
 };
 use crate::position::{Position, SequenceNumber};
 
@@ -86,6 +86,8 @@ impl Reader {
             Err(failure) => return Ended::Failed(failure),
         };
         tracing::debug!(shard = self.name, ?continuation, "subscribed");
+        // An event was made after the one before it, which is the nearest to its time that is known here.
+        let mut asked_ms = now_ms();
         loop {
             let event = match timeout(SILENCE, events.recv()).await {
                 Err(_) => return Ended::Failed(Failure::Transient(format!("no event for {SILENCE:?}"))),
@@ -98,11 +100,12 @@ impl Reader {
                 }
             };
             self.succeeded();
+            let before_ms = std::mem::replace(&mut asked_ms, now_ms());
             let shard_end = event.child_shards.as_ref().is_some_and(|c| !c.is_empty());
             let bytes = event.records.iter().map(|r| r.data.as_ref().len()).sum();
             let reservation = self.reserve(bytes).await;
-            let behind_ms = Some(event.millis_behind_latest.max(0) as u64);
-            if self.hand_over(event.records, behind_ms, shard_end, reservation).await.is_none() || shard_end {
+            let tip = Tip { behind_ms: Some(event.millis_behind_latest.max(0) as u64), asked_ms: before_ms };
+            if self.hand_over(event.records, tip, shard_end, reservation).await.is_none() || shard_end {
                 return Ended::Over;
             }
             if !event.continuation_sequence_number.is_empty() {

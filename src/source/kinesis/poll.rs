@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{
     client::{self, Failure},
     counted,
-    shard::{Next, Reader},
+    shard::{Next, Reader, Tip, now_ms},
 };
 
 /// What one GetRecords may hold in memory: 10 MB of data, and the same as base64.
@@ -23,6 +23,7 @@ impl Reader {
         loop {
             let asked = Instant::now();
             let reservation = self.reserve(CALL_BYTES).await;
+            let asked_ms = now_ms();
             let answer = match self.ask(&mut iterator).await {
                 Ok(answer) => answer,
                 Err(failure) => {
@@ -40,7 +41,7 @@ impl Reader {
             let shard_end = iterator.is_none();
             let behind_ms = answer.millis_behind_latest.map(|ms| ms.max(0) as u64);
             let bytes: usize = answer.records.iter().map(|r| r.data.as_ref().len()).sum();
-            if self.hand_over(answer.records, behind_ms, shard_end, reservation).await.is_none() || shard_end {
+            if self.hand_over(answer.records, Tip { behind_ms, asked_ms }, shard_end, reservation).await.is_none() || shard_end {
                 return;
             }
             let pause = self.pause(bytes, behind_ms.is_some_and(|ms| ms > 0));

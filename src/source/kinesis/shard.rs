@@ -5,7 +5,7 @@
 use std::{
     collections::HashSet,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aws_sdk_kinesis::types::Record as SdkRecord;
@@ -36,6 +36,25 @@ pub enum Next {
     Renew,
     /// The shard is past.
     Over,
+}
+
+/// What an answer tells of the shard's tip.
+pub struct Tip {
+    /// How far the answer's end is behind it.
+    pub behind_ms: Option<u64>,
+    /// The answer knows of everything that was in the shard at this time, milliseconds since the epoch.
+    pub asked_ms: i64,
+}
+
+impl Tip {
+    fn unknown() -> Self {
+        Self { behind_ms: None, asked_ms: now_ms() }
+    }
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 pub struct Reader {
@@ -75,7 +94,7 @@ impl Reader {
     }
 
     pub async fn run(mut self) -> ShardId {
-        if self.hand_over(Vec::new(), None, false, Reservation::default()).await.is_some() {
+        if self.hand_over(Vec::new(), Tip::unknown(), false, Reservation::default()).await.is_some() {
             match self.shared.config.mode {
                 Mode::Polling => self.poll().await,
                 Mode::FanOut => self.fan_out().await,
@@ -99,7 +118,8 @@ impl Reader {
     }
 
     /// Sends one answer's records on and moves the place. `None` when nobody listens.
-    pub async fn hand_over(&mut self, sdk: Vec<SdkRecord>, behind_ms: Option<u64>, shard_end: bool, mut reservation: Reservation) -> Option<()> {
+    pub async fn hand_over(&mut self, sdk: Vec<SdkRecord>, tip: Tip, shard_end: bool, mut reservation: Reservation) -> Option<()> {
+        let Tip { behind_ms, asked_ms } = tip;
         let (records, resumed) = convert(sdk, self.resume.as_ref());
         if resumed == Resumed::Missing && self.tip_seen.is_none_or(|seen| seen.elapsed() > LEAST_RETENTION / 2) {
             self.tell_of_gap(records.first().map_or(0, |r| r.approximate_arrival_ms));
@@ -118,7 +138,7 @@ impl Reader {
         queue.items.set((self.out.max_capacity() - self.out.capacity()) as i64);
         let through = if shard_end { Position::ShardEnd } else { records.last().map_or_else(|| self.place.clone(), |r| r.position.clone()) };
         let (shard, counter) = (self.shard.clone(), self.counter);
-        let batch = Batch { shard, counter, records, through: through.clone(), millis_behind_latest: behind_ms, shard_end, reservation };
+        let batch = Batch { shard, counter, records, through: through.clone(), millis_behind_latest: behind_ms, asked_ms, shard_end, reservation };
         self.out.send(batch).await.ok()?;
         self.place = through;
         Some(())
@@ -211,7 +231,7 @@ impl Reader {
                 let message = format!("{} is gone from the stream: what was not read of it is lost", self.name);
                 self.shared.meters.gone.inc();
                 self.raise_once(NoticeKind::ShardGone, message);
-                let _ = self.hand_over(Vec::new(), None, true, Reservation::default()).await;
+                let _ = self.hand_over(Vec::new(), Tip::unknown(), true, Reservation::default()).await;
                 Next::Over
             }
             Ok(_) | Err(_) => {

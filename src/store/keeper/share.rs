@@ -6,7 +6,7 @@
 //! What differs from a keeper that owns its rows: there is no index and no window from one batch to the next; a due window is
 //! judged by whoever leads, which alone moves the frontier; nothing is swept, the store's own expiry collects garbage.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Counts, Inputs, Keeper, Limits, Meter, Mode, Plan, Result, Single, Table, hot::Hot, index::Index, restore, row_error};
 use crate::{
@@ -44,6 +44,8 @@ pub struct SharedKeeper {
     meters: Vec<Meter>,
     conflicts: u64,
     seed: u64,
+    /// What was read may be out of date: the next step begins with fresh reads. Batches without a match cost nothing so.
+    stale: bool,
 }
 
 impl SharedKeeper {
@@ -52,22 +54,14 @@ impl SharedKeeper {
     /// # Errors
     /// What the store says.
     pub fn open(plan: Arc<Plan>, store: Arc<dyn Store>, start_ms: i64, limits: Limits) -> Result<Self> {
+        store.keep_for(Self::keep_ms(&plan, &limits));
         let mut attempt = 0;
         loop {
             let view = Arc::new(SharedView::new(Arc::clone(&store)));
             match Keeper::open_as(plan.clone(), view.clone(), Mode::Live { start_ms }, limits, true, true) {
                 Ok(keeper) => {
-                    let meters = keeper.meters.clone();
-                    return Ok(Self {
-                        keeper,
-                        view,
-                        steps: Vec::new(),
-                        alerts: Vec::new(),
-                        counts: Counts::default(),
-                        meters,
-                        conflicts: 0,
-                        seed: 1,
-                    });
+                    let (steps, alerts, counts, meters) = (Vec::new(), Vec::new(), Counts::default(), keeper.meters.clone());
+                    return Ok(Self { keeper, view, steps, alerts, counts, meters, conflicts: 0, seed: 1, stale: true });
                 }
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
@@ -75,7 +69,7 @@ impl SharedKeeper {
         }
     }
 
-    /// How long a row may be of use after it was written: for `DynamoStore::open`.
+    /// How long a row may be of use after it was written.
     pub fn keep_ms(plan: &Plan, limits: &Limits) -> i64 {
         let longest = plan.nodes.iter().map(|node| 2 * node.timespan_ms + limits.lateness_ms + limits.settle_ms * node.depth);
         longest.max().unwrap_or(0).saturating_add(KEEP_SPARE_MS)
@@ -129,8 +123,7 @@ impl SharedKeeper {
         for changes in changes.chunks(SOFT_CHANGES) {
             self.view.store().commit(changes.to_vec())?;
         }
-        // The next batch begins with fresh reads.
-        self.keeper.refresh(&self.view)?;
+        self.stale = true;
         Ok(std::mem::take(&mut self.alerts))
     }
 
@@ -140,10 +133,23 @@ impl SharedKeeper {
     /// # Errors
     /// What the store says.
     pub fn lead(&mut self, shards: &[ShardId], now_ms: i64) -> Result<i64> {
-        let read: std::collections::HashMap<Vec<u8>, Vec<u8>> = self.view.store().kv_scan(READ, &[])?.into_iter().collect();
-        let of = |shard: &ShardId| read.get(shard.0.as_bytes()).and_then(|row| Some(key_time(row.as_slice().try_into().ok()?)));
-        let frontier_ms = shards.iter().map(|shard| of(shard).unwrap_or(i64::MIN)).min().unwrap_or(now_ms);
-        self.lead_to(frontier_ms)
+        let read = self.read_to()?;
+        let of = |shard: &ShardId| read.get(shard).copied().unwrap_or(i64::MIN);
+        self.lead_to(shards.iter().map(of).min().unwrap_or(now_ms))
+    }
+
+    /// Up to which arrival time each shard is judged and committed, as its reader told last.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn read_to(&self) -> Result<BTreeMap<ShardId, i64>> {
+        let rows = self.view.store().kv_scan(READ, &[])?;
+        let read = |(shard, row): (Vec<u8>, Vec<u8>)| {
+            let shard = String::from_utf8(shard).map_err(|e| row_error(Table::Kv, e))?;
+            let time = row.try_into().map_err(|_| row_error(Table::Kv, "a time has a wrong length"))?;
+            Ok((ShardId(shard.into()), key_time(time)))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// `lead`, to a frontier of the caller's own.
@@ -211,6 +217,9 @@ impl SharedKeeper {
     }
 
     fn step(&mut self, step: Step) -> Result<bool> {
+        if std::mem::take(&mut self.stale) {
+            self.keeper.refresh(&self.view)?;
+        }
         let known = self.keeper.run(&step)?;
         self.steps.push(step);
         if self.keeper.pending() >= SOFT_CHANGES {
