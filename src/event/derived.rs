@@ -55,12 +55,13 @@ const POLICIES: [&str; 9] = [
     "requestParameters.policyDocument",
     "requestParameters.resourcePolicy",
     "requestParameters.assumeRolePolicyDocument",
-    "requestParameters.bucketPolicy",
+    BUCKET_POLICY,
     "requestParameters.accessPolicies",
     "requestParameters.attributes.Policy",
     "requestParameters.ModifyVpcEndpointRequest.PolicyDocument",
     "requestParameters.CreateVpcEndpointRequest.PolicyDocument",
 ];
+const BUCKET_POLICY: &str = "requestParameters.bucketPolicy";
 const ENGINES: [&str; 2] = ["responseElements.engine", "requestParameters.engine"];
 const PRINCIPALS: [&str; 14] = [
     "userIdentity.type",
@@ -173,10 +174,8 @@ pub fn fill(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
         let kind = principal_kind(|name| first(schema, slots, body, name).unwrap_or_default());
         push(schema, slots, "derived.principal.kind", kind.as_bytes());
         let issuer = first(schema, slots, body, "userIdentity.sessionContext.sessionIssuer.arn").filter(|arn| !arn.is_empty());
-        copy(&mut scratch.text, issuer);
-        if issuer.is_none() {
-            principal_arn(first(schema, slots, body, "userIdentity.arn").unwrap_or_default(), &mut scratch.text);
-        }
+        scratch.text.clear();
+        principal_arn(issuer.or(first(schema, slots, body, "userIdentity.arn")).unwrap_or_default(), &mut scratch.text);
         push(schema, slots, "derived.principal.arn", &scratch.text);
     }
     if wanted & FOREIGN != 0 {
@@ -228,7 +227,7 @@ fn policies(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
         let value = schema.id(name).and_then(|field| slots.get(field).find(|v| v.kind != ValueKind::Null));
         let Some(text) = value.and_then(|v| slots.text(body, v)) else { continue };
         copy(&mut scratch.text, Some(text));
-        let home = policy::Home { account: &scratch.account, own: &schema.own_accounts };
+        let home = policy::Home { account: &scratch.account, own: &schema.own_accounts, bucket: name == BUCKET_POLICY };
         scratch.policy.read(&scratch.text, &home, &fields, slots);
     }
 }

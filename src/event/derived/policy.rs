@@ -26,7 +26,7 @@ const NARROWING: [&str; 16] = [
     "saml:aud",
 ];
 
-/// Accounts of AWS itself that deliver logs to buckets: load balancers', CloudTrail's of old and Redshift's audit logs. They are no strangers.
+/// Accounts of AWS itself that deliver logs to buckets: load balancers', CloudTrail's of old and Redshift's audit logs.
 const LOG_DELIVERY: [&[u8; ACCOUNT_DIGITS]; 30] = [
     b"127311923021",
     b"033677994240",
@@ -98,6 +98,14 @@ pub(super) struct Home<'a> {
     pub account: &'a [u8],
     /// As configured.
     pub own: &'a [AccountId],
+    /// A bucket's policy: AWS's own accounts that deliver logs are no strangers there.
+    pub bucket: bool,
+}
+
+impl Home<'_> {
+    fn knows(&self, account: &[u8]) -> bool {
+        self.own.iter().any(|own| own == account) || self.bucket && LOG_DELIVERY.iter().any(|known| known.as_slice() == account)
+    }
 }
 
 /// Two small schemas and their buffers.
@@ -195,7 +203,7 @@ impl<'a> Statement<'a> {
             let Some(account) = account_of(principal) else { continue };
             if account == home.account {
                 grants.root |= principal == home.account || principal.ends_with(b":root");
-            } else if !home.own.iter().any(|own| own == account) && !LOG_DELIVERY.iter().any(|known| known.as_slice() == account) {
+            } else if !home.knows(account) {
                 push(out, targets.foreign_account, account);
                 if !conditions.external_id {
                     push(out, targets.foreign_unasked, account);

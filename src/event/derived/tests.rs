@@ -62,7 +62,10 @@ fn an_external_id_excuses_only_its_own_statement() {
     check_policy(trust, "foreign_account", &["444455556666", "999988887777"]);
     check_policy(trust, "foreign_unasked", &["999988887777"]);
     check_policy(&trust.replace("StringEquals", "StringNotEquals"), "foreign_unasked", &["444455556666", "999988887777"]);
-    check_policy(&trust.replace("444455556666", "127311923021"), "foreign_account", &["999988887777"]);
+    let loads = trust.replace("444455556666", "127311923021");
+    check_policy(&loads, "foreign_account", &["127311923021", "999988887777"]);
+    let bucket = format!(r#"{{"recipientAccountId":"111122223333","requestParameters":{{"bucketPolicy":{loads}}}}}"#);
+    assert_eq!(derive(&bucket, "derived.policy.foreign_account"), ["999988887777"]);
 }
 
 #[test]
