@@ -54,6 +54,8 @@ pub enum NoticeKind {
     KmsDenied,
     /// IAM refuses a call.
     AccessDenied,
+    /// Much of what comes can't be decoded.
+    Unreadable,
 }
 
 impl fmt::Display for NoticeKind {
@@ -65,6 +67,7 @@ impl fmt::Display for NoticeKind {
             Self::ShardGone => "shard_gone",
             Self::KmsDenied => "kms_denied",
             Self::AccessDenied => "access_denied",
+            Self::Unreadable => "unreadable",
         })
     }
 }

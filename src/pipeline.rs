@@ -11,9 +11,11 @@ mod keeper;
 mod keeping;
 mod replay;
 mod showing;
+mod unreadable;
 
 pub use detectors::{Detectors, Unfit};
 pub use replay::Replay;
+pub use unreadable::Unreadable;
 
 use std::collections::HashMap;
 use std::sync::Arc;

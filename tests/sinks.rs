@@ -244,6 +244,7 @@ async fn hostile_text_is_inert_at_every_sink() {
                 assert!(!found.iter().filter(|s| *s != key).any(|s| s.chars().any(is_live)), "{kind}: {found:?}");
             }
         }
+        inert_at_aws(text).await;
         let folder = tempfile::tempdir().unwrap();
         for (form, lines) in [("json", 1), ("ocsf", 1), ("text", 0)] {
             let path = folder.path().join(form);
@@ -254,6 +255,44 @@ async fn hostile_text_is_inert_at_every_sink() {
             assert!(!written.lines().any(|l| l.starts_with("owned")), "{form}");
         }
     }
+}
+
+/// SNS and CloudWatch Logs, in each form.
+async fn inert_at_aws(text: &str) {
+    for form in ["text", "json", "ocsf"] {
+        let sns = FaultServer::always(200, "<PublishResponse><PublishResult><MessageId>m</MessageId></PublishResult></PublishResponse>").await;
+        let topic = format!("sns: {{ topic_arn: 'arn:aws:sns:eu-west-1:111122223333:a', form: {form}, endpoint: '{}' }}", sns.url);
+        open(&topic).await.send(&[hostile_notice(text)], NOW_MS).await.unwrap();
+        let seen = sns.seen();
+        assert_eq!(seen.len(), 1, "sns: no second request was smuggled in");
+        for (name, value) in seen[0].body.split('&').filter_map(|pair| pair.split_once('=')) {
+            let value = unquote(value);
+            assert!(!value.chars().any(is_live) && (name != "Subject" || !value.contains('\n')), "sns {form} {name}: {value:?}");
+        }
+        let logs = FaultServer::start(|_, _| Fault::AnswerWith(200, "content-type: application/x-amz-json-1.1", "{}")).await;
+        let archive = format!("cloudwatch_logs: {{ log_group: a, region: eu-west-1, form: {form}, endpoint: '{}' }}", logs.url);
+        open(&archive).await.send(&[hostile_notice(text)], NOW_MS).await.unwrap();
+        let events = logs.seen()[0].json()["logEvents"].as_array().unwrap().clone();
+        assert!(events.len() == 1 && !events[0]["message"].as_str().unwrap().chars().any(is_live), "logs {form}: {events:?}");
+    }
+}
+
+/// Of a form's value.
+fn unquote(value: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match first {
+            b'%' => {
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&rest[..2]).unwrap(), 16).unwrap());
+                rest = &rest[2..];
+            }
+            b'+' => bytes.push(b' '),
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 #[tokio::test]

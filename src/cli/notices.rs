@@ -95,6 +95,11 @@ fn about(kind: NoticeKind) -> (Level, &'static str, &'static str) {
         NoticeKind::AccessDenied => {
             (Level::High, "Reading a stream is denied", "Compare the role's policy with the one in deploy/; nothing is read until then.")
         }
+        NoticeKind::Unreadable => (
+            Level::High,
+            "Records can't be decoded",
+            "`trailwarden quarantine list` names the reasons, `show` the bytes. Something else writes to the stream, or somebody hides in it.",
+        ),
     }
 }
 

@@ -18,14 +18,14 @@ use crate::admin::{self, Admin, Board};
 use crate::alert::view::AlertView;
 use crate::config::Config;
 use crate::deliver::DeliverError;
-use crate::lease::Notices;
 use crate::lease::ledger::Leases;
 use crate::lease::local::Local;
 use crate::lease::manager::Manager;
 use crate::lease::row::Naming;
+use crate::lease::{NoticeKind, Notices};
 use crate::metrics::Metrics;
 use crate::pipeline::daemon::{self, Parts};
-use crate::pipeline::{Detectors, Tally, control};
+use crate::pipeline::{Detectors, Tally, Unreadable, control};
 use crate::source::kinesis::{self, Consumer};
 use crate::store::Store;
 
@@ -69,6 +69,8 @@ impl Service {
         let fleet = config.leases.as_ref().map(|fleet| (fleet, leases.ledger()));
         let Delivery { delivering, live, task: delivery } = delivery::start(&config, fleet, &store, &metrics, &stopped).await?;
         tokio::spawn(super::notices::tell(to_tell, store.clone(), delivering.clone()));
+        let (unread, streams) = (notices.clone(), config.kinesis.streams.join(", "));
+        let mut unreadable = Unreadable::default();
         let (consumer, batches) = Consumer::start(config.kinesis.clone(), client, leases.grants(), notices, &metrics);
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (marks, told) = (leases.ledger(), delivering.clone());
@@ -88,10 +90,14 @@ impl Service {
             overview: leases.overview(),
             ledger: leases.ledger(),
             replays: again,
-            committed: Box::new(move |committed, _| {
+            committed: Box::new(move |committed, tally| {
                 marks.mark(committed);
+                let now_ms = daemon::now_ms();
+                if let Some(message) = unreadable.note(tally, now_ms) {
+                    unread.raise(NoticeKind::Unreadable, &streams, message);
+                }
                 if let Some(desk) = &told.borrow().desk {
-                    desk.pulse(daemon::now_ms());
+                    desk.pulse(now_ms);
                     desk.wake();
                 }
             }),

@@ -164,7 +164,7 @@ fn test_alert(level: Level, pillar: Option<&str>, now_ms: i64, sequence: u64) ->
         account: String::new(),
         region: String::new(),
         group: vec![],
-        summary: "sent by `trailwarden alert test`; no event is behind it".into(),
+        summary: "a TEST ALERT, sent by `trailwarden alert test`; no event is behind it".into(),
         events: vec![],
         count: 0,
         late: false,

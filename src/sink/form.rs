@@ -29,6 +29,8 @@ pub enum Form {
 
 /// Text of an alert that people read is cut here.
 const TEXT_CHARS: usize = 2_000;
+/// One value of an alert that is over its sink's size.
+const VALUE_CHARS: usize = 500;
 
 impl Form {
     /// At most `max_bytes` long: events go first, then the text is cut.
@@ -42,7 +44,11 @@ impl Form {
         let cut_text = |text: &mut String, chars| *text = limit(text, chars).into_owned();
         cut_text(&mut cut.alert.summary, TEXT_CHARS);
         cut.alert.group.truncate(8);
-        cut.alert.group.iter_mut().for_each(|(_, value)| cut_text(value, 500));
+        cut.alert.group.iter_mut().for_each(|(_, value)| cut_text(value, VALUE_CHARS));
+        for event in &mut cut.alert.events {
+            [&mut event.id, &mut event.source, &mut event.name].into_iter().for_each(|text| cut_text(text, VALUE_CHARS));
+        }
+        [&mut cut.alert.account, &mut cut.alert.region, &mut cut.incident].into_iter().for_each(|text| cut_text(text, VALUE_CHARS));
         self.render_whole(&cut)
     }
 
@@ -120,4 +126,27 @@ pub fn text(notice: &Notice) -> String {
 /// RFC 3339 in UTC, to the millisecond where there is one.
 pub fn rfc3339(time_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(time_ms).map(|t| t.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::notice, *};
+
+    #[test]
+    fn every_form_holds_its_size_whatever_is_long() {
+        let long = "ä\u{1b}\"".repeat(70_000);
+        let mut big = notice();
+        big.alert.events = vec![big.alert.events[0].clone(); 2];
+        for event in &mut big.alert.events {
+            (event.id, event.source, event.name) = (long.clone(), long.clone(), long.clone());
+        }
+        big.alert.group = vec![("userName".into(), long.clone()); 3];
+        (big.alert.summary, big.alert.account, big.alert.region, big.incident) = (long.clone(), long.clone(), long.clone(), long);
+        for form in [Form::Text, Form::Json, Form::Ocsf] {
+            let text = form.render(&big, 256_000);
+            assert!(text.len() <= 256_000, "{form:?}: {} bytes", text.len());
+            assert!(form == Form::Text || serde_json::from_str::<Value>(&text).is_ok(), "{form:?}");
+            assert!(text.contains("Snapshots purged"), "{form:?}");
+        }
+    }
 }
