@@ -45,6 +45,7 @@ pub fn lint(set: &RuleSet) -> Vec<Diagnostic> {
 }
 
 fn rule_facts(rule: &Rule, report: &mut Report) {
+    source_facts(&rule.logsource, report);
     let used = logic::used(rule.conditions.iter().map(|condition| &condition.value));
     let own = rule.selections.iter().filter(|selection| logic::is_own(rule, selection)).count();
     selections(&rule.selections[..own], &used, &rule.logsource, report);
@@ -56,6 +57,7 @@ fn rule_facts(rule: &Rule, report: &mut Report) {
 }
 
 fn filter_facts(filter: &Filter, report: &mut Report) {
+    source_facts(&filter.logsource, report);
     let used = logic::used([&filter.condition.value]);
     selections(&filter.selections, &used, &filter.logsource, report);
 }
@@ -76,6 +78,27 @@ fn selections(selections: &[Selection], used: &HashSet<usize>, logsource: &LogSo
         if is_cloudtrail(logsource) {
             blocks(&selection.body, report);
         }
+    }
+}
+
+/// A log source that no event has.
+fn source_facts(source: &LogSource, report: &mut Report) {
+    let mut warn = |part: &Spanned<String>, known: Vec<&str>| {
+        if !known.iter().any(|name| part.value.eq_ignore_ascii_case(name)) {
+            let message = format!("no log that is read here is `{}`: the rule never matches", shorten(&part.value));
+            report.warn(part.span, message, format!("one of {}; or leave the line out, which fits every log", known.join(", ")));
+        }
+    };
+    let product = source.product.as_ref().map_or("", |product| product.value.as_str());
+    if let Some(part) = &source.product {
+        warn(part, facts::PRODUCTS.iter().map(|known| known.0).collect());
+    }
+    if let Some(part) = &source.category {
+        warn(part, facts::CATEGORIES.to_vec());
+    }
+    let services = facts::PRODUCTS.iter().find(|known| known.0.eq_ignore_ascii_case(product)).map_or(&[][..], |known| known.1);
+    if let (Some(part), false) = (&source.service, services.is_empty()) {
+        warn(part, services.to_vec());
     }
 }
 

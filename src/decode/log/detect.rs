@@ -160,6 +160,8 @@ fn by_group(log_group: &str, log_stream: &str, first_bytes: &[u8]) -> Option<Rou
     let id = parts.next()?;
     let kind = match (service, parts.next()?) {
         ("rds", "postgresql" | "upgrade") => Kind::Postgres,
+        // Oracle's audit files share the name of MySQL's.
+        ("rds", "audit") if looks_like_oracle_audit(first_bytes) => Kind::Plain,
         ("rds", "audit") => Kind::MysqlAudit,
         ("rds", "general") => Kind::MysqlGeneral,
         ("rds", "slowquery") => Kind::MysqlSlow,
@@ -250,6 +252,12 @@ fn looks_like_sqlserver(text: &[u8]) -> bool {
     let Some(stamp) = scan::date_time(text) else { return false };
     let source = scan::word(text[stamp.len..].strip_prefix(b" ").unwrap_or_default());
     stamp.len == 22 && (source.starts_with(b"spid") || matches!(source, b"Logon" | b"Server" | b"Backup" | b"Error"))
+}
+
+/// `Audit file /rdsdbdata/…`, `Tue Nov 24 10:00:00 2026 +00:00`, `LENGTH : '160'`, or XML.
+fn looks_like_oracle_audit(text: &[u8]) -> bool {
+    let starts = [&b"Audit file "[..], b"LENGTH", b"ACTION", b"<?xml", b"<Audit", b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun "];
+    starts.iter().any(|start| text.starts_with(start))
 }
 
 /// `18780:M 24 Nov 2026 …`.

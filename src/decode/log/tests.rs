@@ -157,6 +157,15 @@ fn docdb() {
 }
 
 #[test]
+fn audit_files_of_oracle_are_not_read_as_those_of_mysql() {
+    let kind = |text: &str| detect::detect("/aws/rds/instance/erp/audit", "erp", text.as_bytes()).map(|route| route.kind);
+    for oracle in ["Audit file /rdsdbdata/admin/ORCL/adump/x.aud", "Sat Jan  1 00:00:00 2022 +00:00\nLENGTH : '160'", "<?xml version=\"1.0\"?>"] {
+        assert_eq!(kind(oracle), Some(Kind::Plain), "{oracle}");
+    }
+    assert_eq!(kind("20240102 03:04:05,host,app,10.0.0.5,1,0,CONNECT,shop,,0"), Some(Kind::MysqlAudit));
+}
+
+#[test]
 fn neptune() {
     check(
         Kind::NeptuneAudit,

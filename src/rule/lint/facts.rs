@@ -267,3 +267,20 @@ pub fn says_little(field: &str) -> bool {
         ["eventVersion", "eventTime", "awsRegion", "recipientAccountId", "readOnly", "managementEvent", "eventCategory", "eventType", "eventID"];
     weak.contains(&field) || field == "requestID" || field == "userIdentity.sessionContext.sessionIssuer.type"
 }
+
+/// Products of the events that the decoders make, each with its services; a service of `aws` may be any source of EventBridge.
+pub const PRODUCTS: [(&str, &[&str]); 10] = [
+    ("aws", &[]),
+    ("postgresql", &["postgresql"]),
+    ("mysql", &["audit", "error", "general", "slowquery"]),
+    ("mariadb", &["audit", "error", "general", "slowquery"]),
+    ("mssql", &["error"]),
+    ("redshift", &["connectionlog", "userlog", "useractivitylog"]),
+    ("docdb", &["audit", "profiler"]),
+    ("neptune", &["audit"]),
+    ("redis", &["slow-log", "engine-log"]),
+    ("rds", &["iam-db-auth-error", "other"]),
+];
+
+/// Their categories; other events of `aws` have none.
+pub const CATEGORIES: [&str; 3] = ["database", "network", "network_activity"];

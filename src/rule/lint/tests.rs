@@ -108,9 +108,9 @@ fn routine_calls_are_not_urgent() {
 #[test]
 fn replaced_rules_and_filters_are_looked_at() {
     let text = [
-        "title: new\nid: a\nrelated: [{id: b, type: obsolete}]\nlogsource: {product: x}\ndetection: {s: {f: x}, condition: s}\n---\n",
-        "title: old\nid: b\nlogsource: {product: x}\ndetection: {s: {f: y}, condition: s}\n---\n",
-        "title: f\nlogsource: {product: x}\nfilter: {rules: any, s: {f: z}, t: {f: z}, condition: not s}\n",
+        "title: new\nid: a\nrelated: [{id: b, type: obsolete}]\nlogsource: {product: redis}\ndetection: {s: {f: x}, condition: s}\n---\n",
+        "title: old\nid: b\nlogsource: {product: redis}\ndetection: {s: {f: y}, condition: s}\n---\n",
+        "title: f\nlogsource: {product: redis}\nfilter: {rules: any, s: {f: z}, t: {f: z}, condition: not s}\n",
     ]
     .concat();
     let found = warnings(&text);
@@ -174,4 +174,28 @@ fn correlations_name_fields_that_their_events_have() {
     let state = "trailwarden: {state: {type: new_value, fields: [userIdentity.arm], memory: 30d, learning: 1d}}\n";
     let found = warnings(&(rule("low", &format!("s: {{{SOUND}}}"), "s") + state));
     assert!(matches!(&found[..], [one] if one.contains("[userIdentity.arm]")), "{found:?}");
+}
+
+#[test]
+fn log_sources_that_nothing_yields() {
+    let of = |source: &str| warnings(&format!("title: x\nlogsource: {{{source}}}\ndetection: {{s: {{requestParameters.f: x}}, condition: s}}\n"));
+    for sound in [
+        "product: aws, service: cloudtrail",
+        "product: aws, service: some-source-of-eventbridge",
+        "category: database",
+        "product: AWS, service: vpcflow, category: network",
+        "product: mysql, service: audit",
+        "product: mssql",
+    ] {
+        assert_eq!(of(sound), [""; 0], "{sound}");
+    }
+    for (source, piece) in [
+        ("product: windows, service: security", "[windows]"),
+        ("product: oracle", "[oracle]"),
+        ("product: mysql, service: postgresql", "[postgresql]"),
+        ("category: process_creation", "[process_creation]"),
+    ] {
+        let found = of(source);
+        assert!(found.len() == 1 && found[0].contains(piece) && found[0].contains("never matches"), "{source}: {found:?}");
+    }
 }
