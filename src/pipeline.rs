@@ -11,15 +11,17 @@ mod keeper;
 mod keeping;
 mod replay;
 mod showing;
+mod took;
 mod unreadable;
 
 pub use detectors::{Detectors, Unfit};
 pub use replay::Replay;
+pub use took::Took;
 pub use unreadable::Unreadable;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::correlate::Inputs;
 use crate::decode::{Decoder, Defect, Item, LeftOut, Reason};
@@ -107,6 +109,10 @@ pub struct Batch {
     pub rule_matches: Vec<u64>,
     /// What rules cost, estimated; by their index. Filled by `Worker::take`.
     pub rule_costs: Vec<(u32, Duration)>,
+    /// What its records took. Filled by `Worker::take`.
+    pub took: Took,
+    /// When the first record arrived that something was found in; milliseconds since the epoch.
+    pub found_arrival_ms: Option<i64>,
     /// The newest event that matched; milliseconds since the epoch.
     pub newest_ms: i64,
 }
@@ -138,6 +144,7 @@ impl Batch {
         self.newest_ms = 0;
         self.rule_matches.clear();
         self.rule_costs.clear();
+        self.found_arrival_ms = None;
         self.quarantined.clear();
         self.tally = Tally::default();
     }
@@ -161,6 +168,7 @@ struct Matcher {
     scratch: Scratch,
     /// Equal events without an id of their own are told apart by how often they were seen in this stream.
     occurrences: HashMap<[u8; 16], u32>,
+    stopwatch: took::Stopwatch,
 }
 
 /// Equal events without an id that are told apart, per stream; more count as new ones from the start again.
@@ -168,7 +176,7 @@ const OCCURRENCES: usize = 100_000;
 
 impl Worker {
     pub fn new(rules: Arc<Detectors>) -> Self {
-        let matcher = Matcher { scratch: Scratch::default(), occurrences: HashMap::new() };
+        let matcher = Matcher { scratch: Scratch::default(), occurrences: HashMap::new(), stopwatch: took::Stopwatch::default() };
         Self { rules, decoder: Decoder::default(), matcher, batch: Batch::default() }
     }
 
@@ -185,7 +193,8 @@ impl Worker {
     /// What was found since the last call, with what it cost.
     pub fn take(&mut self) -> Batch {
         let rule_costs = self.matcher.scratch.take_costs();
-        Batch { rule_costs, ..std::mem::take(&mut self.batch) }
+        let took = self.matcher.stopwatch.take();
+        Batch { rule_costs, took, ..std::mem::take(&mut self.batch) }
     }
 
     /// One record of a stream. `arrival_ms`: when it reached the stream.
@@ -199,7 +208,9 @@ impl Worker {
         matcher.occurrences.clear();
         batch.tally.records += 1;
         batch.tally.bytes += data.len() as u64;
+        let started = Instant::now();
         decoder.record_after(data, past, &mut |item| matcher.item(rules, stream, arrival_ms, item, batch));
+        matcher.stopwatch.record(started);
     }
 
     /// A file begins: its texts share one count of occurrences.
@@ -227,7 +238,8 @@ impl Matcher {
 
     fn event(&mut self, rules: &Detectors, stream: &str, arrival_ms: i64, event: &Event<'_>, batch: &mut Batch) {
         batch.tally.events += 1;
-        let Self { scratch, occurrences } = self;
+        let Self { scratch, occurrences, stopwatch } = self;
+        let running = stopwatch.event();
         let mut occurrence = |hash: [u8; 16]| {
             if occurrences.len() >= OCCURRENCES {
                 occurrences.clear();
@@ -244,13 +256,17 @@ impl Matcher {
             let identity = *identity.get_or_insert_with(|| rules.identity(&found, stream, &mut occurrence));
             rules.keep(&found, &identity, arrival_ms, &mut kept);
         });
+        running.iter().for_each(|running| stopwatch.judged(running));
         let skewed = arrival_ms != 0 && kept.time_ms > arrival_ms.saturating_add(SKEW_MS);
         let undated = kept.undated;
         batch.tally.skewed += u64::from(skewed);
         batch.tally.undated += u64::from(undated);
         match outcome {
             Outcome::Unmatched => batch.tally.unmatched += 1,
-            Outcome::Matched(_) => batch.tally.matched += 1,
+            Outcome::Matched(_) => {
+                batch.tally.matched += 1;
+                batch.found_arrival_ms.get_or_insert(arrival_ms);
+            }
             Outcome::Malformed { at } => {
                 let text = match event.body {
                     crate::event::Body::Plain(text) | crate::event::Body::Escaped(text) | crate::event::Body::Fields { text, .. } => text,

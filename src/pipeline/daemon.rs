@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -90,8 +90,6 @@ pub(super) struct Worked {
     pub behind_ms: Option<u64>,
     pub newest_arrival_ms: Option<i64>,
     pub found: Batch,
-    /// To decode and judge it.
-    pub took: Duration,
     /// The rules that it was judged by.
     pub detectors: Arc<Detectors>,
 }
@@ -189,7 +187,6 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
                 Done::Again(Box::new(Reread { found, answer, detectors }))
             }
             Job::Batch(batch) => {
-                let started = Instant::now();
                 for record in &batch.records {
                     worker.record_after(&batch.shard.0, &record.data, record.past_sub_sequence, record.approximate_arrival_ms as i64);
                 }
@@ -202,7 +199,6 @@ fn work(mut worker: Worker, mut jobs: mpsc::Receiver<Job>, to_keeper: &std_mpsc:
                     caught_up_ms: (batch.millis_behind_latest == Some(0)).then_some(batch.asked_ms),
                     behind_ms: batch.millis_behind_latest,
                     found: worker.take(),
-                    took: started.elapsed(),
                     detectors: worker.detectors().clone(),
                 }))
             }

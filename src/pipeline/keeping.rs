@@ -175,12 +175,8 @@ impl Keeping {
         let now_ms = now_ms();
         self.since.get_or_insert_with(Instant::now);
         self.keep_quarantined(&worked, now_ms)?;
-        let found_any = worked.found.has_found();
-        self.metrics.stage("detect").record(worked.took);
-        let started = Instant::now();
         self.offer(&mut worked.found)?;
-        self.metrics.stage("correlate").record(started.elapsed());
-        if let (true, Some(arrival_ms)) = (found_any, worked.newest_arrival_ms) {
+        if let Some(arrival_ms) = worked.found.found_arrival_ms.filter(|ms| *ms > 0) {
             self.metrics.record_to_finding().record(Duration::from_millis(now_ms.saturating_sub(arrival_ms).max(0) as u64));
         }
         let shard = self.meters.shards.entry(worked.shard.clone()).or_insert_with(|| self.metrics.shard(&worked.shard.0, now_ms));
@@ -217,7 +213,15 @@ impl Keeping {
     /// Hands over a batch's matches and counts what became of its events.
     fn offer(&mut self, found: &mut Batch) -> Result<(), StoreError> {
         let mut known = std::mem::take(&mut self.known);
+        let (started, has_found) = (Instant::now(), found.has_found());
         let duplicates = offer(self.keeper(), found, &mut known)?;
+        if has_found {
+            self.metrics.stage("correlate").record(started.elapsed());
+        }
+        if found.tally.records > 0 {
+            self.metrics.stage("decode").record(found.took.decode);
+            self.metrics.stage("detect").record(found.took.detect);
+        }
         self.known = known;
         found.tally.matched -= duplicates;
         found.tally.duplicate += duplicates;
