@@ -8,6 +8,7 @@ mod support {
     pub mod proxy;
     pub mod servers;
     pub mod tools;
+    pub mod trouble;
 }
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -24,10 +25,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde_json::json;
 use support::{
     proxy::{Proxy, Spoil},
     servers,
+    trouble::{FAILOVER_MS, Random, Worker, rows, trouble, watch},
 };
 use tokio::time::sleep;
 use trailwarden::{
@@ -36,7 +37,7 @@ use trailwarden::{
         Notices,
         config::Config as LeaseConfig,
         manager::Manager,
-        row::{Naming, Row},
+        row::Naming,
         table::{Cost, Table},
     },
     metrics::Metrics,
@@ -47,7 +48,6 @@ use trailwarden::{
     },
 };
 
-const FAILOVER_MS: u64 = 1000;
 const WORKERS: usize = 3;
 
 /// A worker as a process of its own: the test binary runs itself with these set.
@@ -114,39 +114,12 @@ fn write_down(log: &mut File, batch: &Batch) {
     log.write_all(text.as_bytes()).unwrap();
 }
 
-struct Worker {
-    child: Child,
-}
-
-impl Worker {
-    fn start(number: usize, kinesis: &str, dynamodb: &str, folder: &Path) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["chaos_worker", "--exact", "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
-        command.env(KINESIS, kinesis).env(DYNAMODB, dynamodb).env(LOG, folder.join(format!("{number}.log")));
-        command.env("HOSTNAME", format!("w{number}"));
-        Self { child: command.spawn().unwrap() }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "kill -{name}");
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % bound
-    }
+fn start_worker(number: usize, kinesis: &str, dynamodb: &str, folder: &Path) -> Worker {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["chaos_worker", "--exact", "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env(KINESIS, kinesis).env(DYNAMODB, dynamodb).env(LOG, folder.join(format!("{number}.log")));
+    command.env("HOSTNAME", format!("w{number}"));
+    Worker { child: command.spawn().unwrap() }
 }
 
 /// Puts numbered records until told to stop.
@@ -156,85 +129,6 @@ async fn load(endpoint: Arc<Endpoint>, stored: Arc<AtomicU32>, stop: Arc<AtomicB
         endpoint.put("s", (first..first + 20).map(|n| (n.to_string(), Bytes::from(n.to_string())))).unwrap();
         stored.store(first + 20, Ordering::Relaxed);
         sleep(Duration::from_millis(40)).await;
-    }
-}
-
-async fn rows(table: &Table) -> Vec<Row> {
-    table.leases().await.unwrap_or_default()
-}
-
-/// Fails as soon as a checkpoint goes back.
-async fn watch(table: Table, stop: Arc<AtomicBool>) {
-    let mut furthest: BTreeMap<String, Position> = BTreeMap::new();
-    while !stop.load(Ordering::Relaxed) {
-        for row in rows(&table).await {
-            let now = row.position().clone();
-            if let Some(before) = furthest.insert(row.key.clone(), now.clone()) {
-                assert!(before <= now, "the checkpoint of {} went back from {before:?} to {now:?}", row.key);
-            }
-        }
-        sleep(Duration::from_millis(30)).await;
-    }
-}
-
-/// One round's trouble; returns its name.
-async fn trouble(
-    random: &mut Random,
-    endpoint: &Endpoint,
-    table: &Table,
-    workers: &mut [Worker],
-    start: &mut impl FnMut() -> Worker,
-) -> &'static str {
-    let victim = random.below(workers.len());
-    match random.below(7) {
-        0 | 1 => {
-            workers[victim] = start();
-            "kill -9"
-        }
-        2 => {
-            workers[victim].signal("STOP");
-            sleep(Duration::from_millis(FAILOVER_MS * 2 + random.below(1000) as u64)).await;
-            workers[victim].signal("CONT");
-            "zombie"
-        }
-        3 => {
-            workers[victim].signal("TERM");
-            let since = Instant::now();
-            while workers[victim].child.try_wait().unwrap().is_none() {
-                assert!(since.elapsed() < Duration::from_secs(10), "a worker does not end");
-                sleep(Duration::from_millis(20)).await;
-            }
-            workers[victim] = start();
-            "terminate"
-        }
-        4 => {
-            let rows = rows(table).await;
-            let open: Vec<_> = rows.iter().filter(|r| !r.is_finished() && r.owner.is_some()).collect();
-            if let Some(row) = open.get(random.below(open.len().max(1))) {
-                let thieves: Vec<_> = rows.iter().filter_map(|r| r.owner.clone()).filter(|o| Some(o) != row.owner.as_ref()).collect();
-                if let Some(thief) = thieves.first() {
-                    let _ = table.take(row, thief).await;
-                }
-            }
-            "steal"
-        }
-        5 => {
-            let count = 2 + random.below(4);
-            let _ = endpoint.call("UpdateShardCount", &json!({"StreamName": "s", "TargetShardCount": count}));
-            "reshard"
-        }
-        _ => {
-            let listed = endpoint.call("ListShards", &json!({"StreamName": "s", "ShardFilter": {"Type": "AT_LATEST"}})).unwrap();
-            let open = listed["Shards"].as_array().unwrap();
-            if open.len() < 6 {
-                let shard = &open[random.below(open.len())];
-                let border = |name: &str| shard["HashKeyRange"][name].as_str().unwrap().parse::<u128>().unwrap();
-                let middle = border("StartingHashKey") / 2 + border("EndingHashKey") / 2 + 1;
-                let _ = endpoint
-                    .call("SplitShard", &json!({"StreamName": "s", "ShardToSplit": shard["ShardId"], "NewStartingHashKey": middle.to_string()}));
-            }
-            "split"
-        }
     }
 }
 
@@ -274,7 +168,7 @@ async fn chaos_loses_nothing() {
     let mut number = 0;
     let mut start = || {
         number += 1;
-        Worker::start(number, endpoint.url(), &proxy.url, folder.path())
+        start_worker(number, endpoint.url(), &proxy.url, folder.path())
     };
     let mut workers: Vec<Worker> = (0..WORKERS).map(|_| start()).collect();
     let (stored, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
