@@ -216,7 +216,7 @@ impl Keeper {
         let Single { mut alert, identity, organization } = single;
         let scope = if organization { ORGANIZATION } else { alert.account.as_str() };
         let id = single_id(&alert.rule.id, scope, &identity);
-        if self.rows.get(Table::Fired, &rows::id_key(&id))?.is_some() {
+        if self.fired(&rows::id_key(&id))?.is_some() {
             self.counts.known += 1;
             return Ok(true);
         }

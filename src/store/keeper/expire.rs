@@ -15,6 +15,8 @@ use crate::{
 const SWEEP_MS: i64 = 300_000;
 /// Groups, and issued ids, that one sweep takes away at most.
 const SWEEP_GROUPS: usize = 10_000;
+/// Items of one group, where rows are shared.
+const SHARED_GROUP_ITEMS: u64 = 10_000;
 /// A silent group is remembered so long after it was told.
 const SILENT_MS: i64 = 24 * HOUR_MS;
 /// The built-in finding that evidence was lost.
@@ -108,6 +110,9 @@ impl Keeper {
 
     /// Frees a tenth of a full quota, and says so in an alert of its own.
     pub(super) fn hold_quota(&mut self, place: &Place, time_ms: i64) -> Result<()> {
+        if self.shared {
+            return self.hold_group(place, time_ms);
+        }
         let bucket = self.index.bucket(place.node, place.scope);
         let full = self.index.buckets()[bucket as usize].items > self.limits.quota_items;
         let crowded = self.index.groups() as u64 > self.limits.budget_bytes / 2 / GROUP_BYTES;
@@ -132,7 +137,25 @@ impl Keeper {
         let lost = self.index.buckets()[bucket as usize].clone();
         let plan = Arc::clone(&self.plan);
         let flooded = &plan.nodes[lost.node];
-        self.tell_loss(&lost.scope, &flooded.rule, &flooded.meta.title.value, time_ms)
+        self.tell_loss(&lost.scope, &flooded.rule, &flooded.meta.title.value, time_ms, self.limits.quota_items)
+    }
+
+    /// Where rows are shared nobody counts an account's items, and no disk fills; but a group is read whole for each batch, so what
+    /// one group may hold is bounded.
+    fn hold_group(&mut self, place: &Place, time_ms: i64) -> Result<()> {
+        let most = self.limits.quota_items.min(SHARED_GROUP_ITEMS);
+        let mut keys = self.keys(&place.group)?;
+        if keys.len() as u64 <= most {
+            return Ok(());
+        }
+        keys.truncate(super::judge::SHARED_FORGET);
+        self.forget(&place.group, &keys);
+        self.hot.remove(&place.group);
+        self.counts.evicted += keys.len() as u64;
+        self.meters[place.node].lost += keys.len() as u64;
+        let plan = Arc::clone(&self.plan);
+        let node = &plan.nodes[place.node];
+        self.tell_loss(place.scope, &node.rule, &node.meta.title.value, time_ms, most)
     }
 
     /// Evidence keys of a group, the older first.
@@ -152,7 +175,7 @@ impl Keeper {
         self.hot.remove(group);
     }
 
-    fn tell_loss(&mut self, scope: &str, rule: &str, title: &str, time_ms: i64) -> Result<()> {
+    fn tell_loss(&mut self, scope: &str, rule: &str, title: &str, time_ms: i64, quota: u64) -> Result<()> {
         let cell = cell_of(time_ms, HOUR_MS);
         let alert = Alert {
             id: String::new(),
@@ -171,14 +194,14 @@ impl Keeper {
             account: scope.to_owned(),
             region: String::new(),
             group: vec![("rule".into(), rule.to_owned())],
-            summary: format!("Rule \"{title}\" dropped evidence of account {scope}: its quota of {} items is full", self.limits.quota_items),
+            summary: format!("Rule \"{title}\" dropped evidence of account {scope}: its quota of {quota} items is full"),
             events: Vec::new(),
             count: self.counts.evicted,
             late: false,
             resolved: false,
         };
         let identity = digest(&[rule.as_bytes(), &cell.to_be_bytes()]);
-        if self.rows.get(Table::Fired, &rows::id_key(&crate::correlate::single_id(QUOTA_RULE, scope, &identity)))?.is_none() {
+        if self.fired(&rows::id_key(&crate::correlate::single_id(QUOTA_RULE, scope, &identity)))?.is_none() {
             self.alert(Single { alert, identity, organization: false })?;
         }
         Ok(())

@@ -78,11 +78,17 @@ impl Keeper {
         Ok(incident)
     }
 
+    /// An issued id or an owned cell, unless it is past its keeping: a store may hold the row for longer.
+    pub(super) fn fired(&self, key: &[u8]) -> Result<Option<Fired>> {
+        let row = self.rows.get(Table::Fired, key)?;
+        let is_kept = |fired: &Fired| self.mode == Mode::Replay || fired.expires_ms >= self.frontier_ms;
+        Ok(row.as_deref().and_then(rows::read_fired).filter(is_kept))
+    }
+
     /// Who owns the cell, the one before or the one after.
     fn incident(&self, group: &Id, cell: i64) -> Result<Option<Id>> {
         for near in [cell, cell.saturating_sub(1), cell.saturating_add(1)] {
-            let row = self.rows.get(Table::Fired, &rows::cell_key(group, near))?;
-            if let Some(fired) = row.as_deref().and_then(rows::read_fired) {
+            if let Some(fired) = self.fired(&rows::cell_key(group, near))? {
                 return Ok(Some(fired.incident));
             }
         }
@@ -95,7 +101,7 @@ impl Keeper {
             loaded.fired.push(cell);
         }
         // A group whose items have all expired begins anew, but its cells may have fired.
-        if self.rows.get(Table::Fired, &rows::cell_key(&place.group, cell))?.is_some() {
+        if self.fired(&rows::cell_key(&place.group, cell))?.is_some() {
             return Ok(());
         }
         let id = cell_id(&node.rule, place.scope, place.tuple, cell);
@@ -119,7 +125,7 @@ impl Keeper {
 
     /// A value never seen, or a silence.
     pub(super) fn fire_run(&mut self, place: &Place, node: &Node, id: Id, at_ms: i64, row: &RunsRow) -> Result<()> {
-        if !node.alerts || self.rows.get(Table::Fired, &rows::id_key(&id))?.is_some() {
+        if !node.alerts || self.fired(&rows::id_key(&id))?.is_some() {
             return Ok(());
         }
         let incident = self.issue(&id, Some(place.group), at_ms)?;
@@ -138,8 +144,7 @@ impl Keeper {
             return Ok(());
         }
         let id = crate::correlate::silence_id(&node.rule, place.scope, place.tuple, row.judged_ms);
-        let told = self.rows.get(Table::Fired, &rows::id_key(&id))?;
-        let (Some(fired), Some(now_ms)) = (told.as_deref().and_then(rows::read_fired), row.runs.newest()) else { return Ok(()) };
+        let (Some(fired), Some(now_ms)) = (self.fired(&rows::id_key(&id))?, row.runs.newest()) else { return Ok(()) };
         let mut firing = firing(place, digest(&[b"resolved", &id]), fired.incident, 0, now_ms, false);
         firing.run = Some((Vec::new(), row.payload.clone()));
         firing.resolved = true;

@@ -14,7 +14,7 @@ use super::{
 use crate::correlate::{Kind, window::Window};
 
 /// Rows that one match takes away where rows are shared: what fits its transaction.
-const SHARED_FORGET: usize = 20;
+pub(super) const SHARED_FORGET: usize = 20;
 
 impl Keeper {
     /// Brings a group's window into memory.

@@ -42,25 +42,8 @@ impl Bench {
     }
 
     fn see_as(&mut self, event: u64, time_ms: i64, group: &str, value: &str) -> bool {
-        let feed = &self.plan.feeds(0)[0];
-        let mut inputs = Inputs::default();
-        let id = format!("event {event}");
-        inputs.push(Head {
-            feed: feed.id,
-            time_ms,
-            arrival_ms: time_ms,
-            identity: digest(&[id.as_bytes()]),
-            account: "111122223333",
-            region: "eu-west-1",
-            event_id: &id,
-            source: "rds.amazonaws.com",
-            name: "DeleteDBSnapshot",
-            summary: "one line",
-        });
-        feed.group_by.iter().for_each(|_| inputs.field([group]));
-        feed.values.iter().for_each(|_| inputs.field([value]));
         let mut known = Vec::new();
-        self.keeper.offer(&inputs, &mut known).unwrap();
+        self.keeper.offer(&seen(&self.plan, event, time_ms, group, value), &mut known).unwrap();
         known[0]
     }
 
@@ -68,6 +51,28 @@ impl Bench {
         self.keeper.advance(frontier_ms).unwrap();
         self.keeper.commit(&[]).unwrap()
     }
+}
+
+/// A match of rule 0.
+fn seen(plan: &Plan, event: u64, time_ms: i64, group: &str, value: &str) -> Inputs {
+    let feed = &plan.feeds(0)[0];
+    let mut inputs = Inputs::default();
+    let id = format!("event {event}");
+    inputs.push(Head {
+        feed: feed.id,
+        time_ms,
+        arrival_ms: time_ms,
+        identity: digest(&[id.as_bytes()]),
+        account: "111122223333",
+        region: "eu-west-1",
+        event_id: &id,
+        source: "rds.amazonaws.com",
+        name: "DeleteDBSnapshot",
+        summary: "one line",
+    });
+    feed.group_by.iter().for_each(|_| inputs.field([group]));
+    feed.values.iter().for_each(|_| inputs.field([value]));
+    inputs
 }
 
 fn count(least: f64) -> Correlation {
@@ -266,4 +271,40 @@ fn a_single_events_finding_is_told_once_and_grouped() {
     assert_eq!(single(3, "x", T0 + HOUR).1.unwrap().1, grouped.0);
     let other = single(4, "y", T0).1.unwrap();
     assert_eq!(other.0, other.1);
+}
+
+/// A fleet's store keeps rows until its own expiry takes them: nothing may hang on that.
+#[test]
+fn shared_rows_past_their_keeping_count_for_nothing() {
+    let bench = Bench::new(&[rule("a")], &[count(2.0)], Limits::default());
+    let mut shared = SharedKeeper::open(bench.plan.clone(), bench.store.clone(), T0, bench.limits).unwrap();
+    let single = |shared: &mut SharedKeeper| {
+        let alert = crate::store::tests::alert(0, Level::High, T0);
+        let known = shared.alert(Single { alert, identity: [1; 16], organization: false }).unwrap();
+        (known, shared.commit(&[], &[]).unwrap().len())
+    };
+    assert_eq!([single(&mut shared), single(&mut shared)], [(false, 1), (true, 0)]);
+    shared.lead_to(T0 + 23 * HOUR).unwrap();
+    assert_eq!(single(&mut shared), (true, 0));
+    shared.lead_to(T0 + 25 * HOUR).unwrap();
+    assert_eq!(single(&mut shared), (false, 1), "the row is there still, but past its keeping");
+}
+
+#[test]
+fn a_shared_group_is_bounded_and_its_loss_told() {
+    let limits = Limits { quota_items: 50, ..Limits::default() };
+    let bench = Bench::new(&[rule("a")], &[count(1000.0)], limits);
+    let mut shared = SharedKeeper::open(bench.plan.clone(), bench.store.clone(), T0, limits).unwrap();
+    for n in 0..200 {
+        shared.offer(&seen(&bench.plan, n, T0 + n as i64, "g", ""), &mut Vec::new()).unwrap();
+    }
+    let alerts = shared.commit(&[], &[]).unwrap();
+    assert_eq!(alerts.iter().map(|a| a.rule.id.as_str()).collect::<Vec<_>>(), ["trailwarden-state-quota"]);
+    let mut items = 0;
+    let visit = &mut |_: &[u8], _: &[u8]| {
+        items += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    bench.store.scan(Table::Evidence, &[], &[], visit).unwrap();
+    assert!(items <= 50 && shared.counts().evicted == 200 - items, "{items} items, {} evicted", shared.counts().evicted);
 }
