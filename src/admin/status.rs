@@ -44,7 +44,7 @@ pub struct ShardView {
     /// The worker that holds its lease; empty: nobody.
     pub owner: String,
     pub ours: bool,
-    /// From a record's arrival to its reading. Of another worker's shard as it told last, some seconds ago; `None`: not known.
+    /// From a record's arrival to its reading. Of another worker's shard what goes beyond the ten seconds that its telling takes; `None`: not known.
     pub lag_ms: Option<i64>,
     pub checkpoint_age_ms: Option<i64>,
     pub records: u64,

@@ -23,6 +23,8 @@ use crate::{
 /// A worker tells the fleet so often how far it has read, and the leader judges what has become due: windows settle for minutes,
 /// and every row told is paid for.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// From a reading to what others know of it, at most.
+pub(super) const TOLD_LATE_MS: i64 = 2 * TELL_EVERY.as_millis() as i64;
 
 /// Takes what workers have found.
 pub(super) trait Judge {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntGauge;
 
 use super::daemon::{Committed, Done, Parts, Reread, Worked, now_ms};
-use super::keeper::AnyKeeper;
+use super::keeper::{AnyKeeper, TOLD_LATE_MS};
 use super::replay::offer;
 use super::showing::Showing;
 use super::{Batch, Detectors, Quarantined, Tally};
@@ -369,7 +369,7 @@ fn other_shard(open: OpenShard, through_ms: Option<i64>, now_ms: i64) -> ShardVi
     ShardView {
         shard: open.shard.0.to_string(),
         owner: open.reader.unwrap_or_default(),
-        lag_ms: through_ms.map(|ms| now_ms.saturating_sub(ms).max(0)),
+        lag_ms: through_ms.map(|ms| now_ms.saturating_sub(ms.saturating_add(TOLD_LATE_MS)).max(0)),
         state: state.to_owned(),
         ..ShardView::default()
     }

@@ -27,10 +27,12 @@ use super::{Change, GroupRow, Guard, Result, Store, Table, Visit, keeper::rows};
 use crate::metrics::Metrics;
 use call::{Caller, Failure};
 use place::Place;
+use read::Found;
 
 mod call;
 mod parts;
 mod place;
+mod read;
 mod table;
 
 /// Rows of one transaction.
@@ -76,61 +78,40 @@ impl DynamoStore {
     }
 
     /// Queries a partition, page by page.
-    fn query(&self, partition: &[u8], from: &[u8], limit: Option<i32>, visit: &mut dyn FnMut(Item) -> Result<ControlFlow<()>>) -> Result<()> {
-        let (mut start, mut limit) = (None, limit);
-        loop {
-            let (partition, from, exclusive) = (bytes(partition), bytes(from), start.take());
-            let page = self.caller.call("Query", move |client, table| {
+    fn query(&self, partition: &[u8], from: &[u8], limit: Option<i32>, visit: Found) -> Result<()> {
+        let mut limit = limit;
+        let page = |start: Option<Item>| {
+            let (partition, from, limit) = (bytes(partition), bytes(from), limit.take());
+            self.caller.call("Query", move |client, table| {
                 let ask = client.query().table_name(table).consistent_read(true).key_condition_expression("p = :p AND s >= :s");
                 let ask = ask.expression_attribute_values(":p", partition.clone()).expression_attribute_values(":s", from.clone());
-                let ask = ask.set_exclusive_start_key(exclusive.clone()).set_limit(limit).return_consumed_capacity(call::TOTAL);
+                let ask = ask.set_exclusive_start_key(start.clone()).set_limit(limit).return_consumed_capacity(call::TOTAL);
                 async move {
                     let page = ask.send().await.map_err(|e| Failure::of(&e))?;
                     let units = call::units(page.consumed_capacity());
                     Ok(((page.items.unwrap_or_default(), page.last_evaluated_key), units))
                 }
-            })?;
-            for item in page.0 {
-                if visit(item)?.is_break() {
-                    return Ok(());
-                }
-            }
-            (start, limit) = (page.1.filter(|key| !key.is_empty()), None);
-            if start.is_none() {
-                return Ok(());
-            }
-        }
+            })
+        };
+        read::pages(page, visit)
     }
 
     /// Every row of a table whose partitions the prefix doesn't name: for lists that people ask for. Reads the whole table.
     fn sweep(&self, table: Table, prefix: &[u8], from: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        let (mut start, mut found) = (None, BTreeMap::new());
-        loop {
-            let exclusive: Option<Item> = start.take();
-            let page = self.caller.call("Scan", move |client, table| {
-                let ask = client.scan().table_name(table).consistent_read(true).set_exclusive_start_key(exclusive.clone());
-                let ask = ask.return_consumed_capacity(call::TOTAL);
-                async move {
-                    let page = ask.send().await.map_err(|e| Failure::of(&e))?;
-                    let units = call::units(page.consumed_capacity());
-                    Ok(((page.items.unwrap_or_default(), page.last_evaluated_key), units))
-                }
-            })?;
-            for item in page.0 {
-                if let Some((of, key)) = Place::of_item(&item).and_then(|place| place.row())
-                    && of == table
-                    && key.starts_with(prefix)
-                    && key[..] >= *from
-                {
-                    let value = self.value(&item)?;
-                    found.insert(key, value);
-                }
+        let mut found = BTreeMap::new();
+        let page = |start: Option<Item>| self.caller.scan_page(start, None);
+        read::pages(page, &mut |item| {
+            if let Some((of, key)) = Place::of_item(&item).and_then(|place| place.row())
+                && of == table
+                && key.starts_with(prefix)
+                && key[..] >= *from
+            {
+                let value = self.value(&item)?;
+                found.insert(key, value);
             }
-            start = page.1.filter(|key| !key.is_empty());
-            if start.is_none() {
-                return Ok(found);
-            }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
     }
 
     fn transact(&self, guards: &[Guard], changes: Vec<Change>) -> Result<bool> {
@@ -227,15 +208,7 @@ impl Condition {
 
 impl Store for DynamoStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let key = Place::of(table, key).key();
-        let item = self.caller.call("GetItem", move |client, table| {
-            let ask = client.get_item().table_name(table).set_key(Some(key.clone())).consistent_read(true).return_consumed_capacity(call::TOTAL);
-            async move {
-                let answer = ask.send().await.map_err(|e| Failure::of(&e))?;
-                let units = call::units(answer.consumed_capacity());
-                Ok((answer.item, units))
-            }
-        })?;
+        let item = self.caller.item(Place::of(table, key).key())?;
         item.map(|item| self.value(&item)).transpose()
     }
 

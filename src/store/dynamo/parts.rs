@@ -45,15 +45,7 @@ impl DynamoStore {
         let mut whole = Vec::new();
         for index in 0..pieces {
             let key = place.piece(&token, index).key();
-            let piece = self.caller.call("GetItem", move |client, table| {
-                let ask = client.get_item().table_name(table).set_key(Some(key.clone())).consistent_read(true);
-                let ask = ask.return_consumed_capacity(call::TOTAL);
-                async move {
-                    let answer = ask.send().await.map_err(|e| Failure::of(&e))?;
-                    let units = call::units(answer.consumed_capacity());
-                    Ok((answer.item, units))
-                }
-            })?;
+            let piece = self.caller.item(key)?;
             let Some(piece) = piece.as_ref().and_then(blob) else { return Err(row_error(Table::Kv, "a piece of a large value is gone")) };
             whole.extend_from_slice(&piece);
         }

@@ -11,10 +11,7 @@ use aws_sdk_dynamodb::{
     },
 };
 
-use super::{
-    Failure, Place, Table, bytes,
-    call::{self, Caller},
-};
+use super::{Failure, Place, Table, bytes, call::Caller};
 use crate::store::{Result, StoreError};
 
 /// The layout of the rows.
@@ -110,15 +107,7 @@ fn schema(caller: &Caller) -> Result<()> {
     let place = Place::of(Table::Meta, SCHEMA_ROW);
     let newest = [&KIND[..], &SCHEMA.to_be_bytes()].concat();
     for _ in 0..3 {
-        let key = place.key();
-        let item = caller.call("GetItem", move |client, table| {
-            let ask = client.get_item().table_name(table).set_key(Some(key.clone())).consistent_read(true).return_consumed_capacity(call::TOTAL);
-            async move {
-                let answer = ask.send().await.map_err(|e| Failure::of(&e))?;
-                let units = call::units(answer.consumed_capacity());
-                Ok((answer.item, units))
-            }
-        })?;
+        let item = caller.item(place.key())?;
         if let Some(item) = item {
             let found = item.get("v").and_then(|v| v.as_b().ok()).and_then(|v| v.as_ref().strip_prefix(KIND)?.try_into().ok());
             return match found.map(u32::from_be_bytes) {
@@ -148,13 +137,7 @@ fn schema(caller: &Caller) -> Result<()> {
 
 fn is_empty(caller: &Caller) -> Result<bool> {
     // Another worker may have written the mark since we looked: only other rows are foreign.
-    caller.call("Scan", |client, table| {
-        let ask = client.scan().table_name(table).consistent_read(true).limit(1).return_consumed_capacity(call::TOTAL);
-        async move {
-            let page = ask.send().await.map_err(|e| Failure::of(&e))?;
-            let units = call::units(page.consumed_capacity());
-            let mark = Place::of(Table::Meta, SCHEMA_ROW);
-            Ok((page.items().iter().all(|item| Place::of_item(item).as_ref() == Some(&mark)), units))
-        }
-    })
+    let mark = Place::of(Table::Meta, SCHEMA_ROW);
+    let (items, _) = caller.scan_page(None, Some(1))?;
+    Ok(items.iter().all(|item| Place::of_item(item).as_ref() == Some(&mark)))
 }
