@@ -1,4 +1,4 @@
-//! What one core does with CloudTrail: `cargo bench --bench core [-- EVENTS]`.
+//! What one core does with CloudTrail: `cargo bench --bench core [-- EVENTS] [ROW]`; with ROW only those rows whose names hold it, no peer.
 //!
 //! In: the seeded corpus, the public Sigma rules from the shared folder, and synthetic ones. Out: a table of events a second with
 //! the ratios to gunzip alone and to the peer, all from one run. Invariant: every row reads the same events, each round runs
@@ -26,11 +26,14 @@ use trailwarden::{
 const SEED: u64 = 20_260_302;
 const ROUNDS: usize = 5;
 const WATCHERS: usize = 20;
+const OWN: &str = "all detectors";
 const PLAIN: &str = "200 rules, kept";
 const WATCHED: &str = "… and 20 correlations";
 
 fn main() {
-    let events = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000);
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let events = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100_000);
+    let only = words.iter().find(|word| word.parse::<u64>().is_err());
     let input = input(events);
     println!(
         "corpus: seed {SEED}, {} events of {} B, {:.0} MB plain, {:.0} MB as {} gz envelopes",
@@ -53,11 +56,17 @@ fn main() {
     let watched = detectors(&[sets.of_200(), watchers()].concat());
     work.push(Work::kept(PLAIN, &plain));
     work.push(Work::kept(WATCHED, &watched));
+    if let Some(only) = only {
+        work.retain(|work| work.name.contains(only.as_str()) || work.name == "gunzip only");
+        print_table(&rows::run(&input, &work, ROUNDS), &peer::Speeds::default());
+        return;
+    }
     let measured = rows::run(&input, &work, ROUNDS);
     let two = engines.iter().find(|(name, _)| *name == "200 rules").map(|(_, engine)| rows::two_threads(&input, engine, ROUNDS));
     let peers = peer::speeds(&input, &sets);
     print_table(&measured, &peers);
     let speed = |name| measured.iter().find(|row| row.name == name).map_or(0.0, |row| row.events_per_s);
+    println!("all detectors: {:.1} % of the speed with the quiet rules (bar: 90)", 100.0 * speed(OWN) / speed("quiet rules"));
     println!("{WATCHERS} correlations that watch and do not match: {:.1} % of the speed without (bar: 95)", 100.0 * speed(WATCHED) / speed(PLAIN));
     if let Some((one, two)) = two {
         println!("two threads, 200 rules, wall clock: {:.0} k/s against {:.0} k/s with one: {:.2} x", two / 1e3, one / 1e3, two / one);
@@ -79,6 +88,8 @@ fn input(events: u64) -> Input {
 pub struct RuleSets {
     quiet: Vec<(String, String)>,
     flood: Vec<(String, String)>,
+    /// The product's own detectors.
+    own: Vec<(String, String)>,
     synthetic: Vec<(String, String)>,
 }
 
@@ -89,8 +100,9 @@ impl RuleSets {
             println!("no public rules beside the checkout: the detectors of the product stand in, and no row floods");
         }
         let (flood, quiet): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| name == rules::FLOOD);
-        let quiet = if quiet.is_empty() { rules::texts(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors")) } else { quiet };
-        Self { quiet, flood, synthetic: rules::synthetic(1_000) }
+        let own = rules::texts(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors"));
+        let quiet = if quiet.is_empty() { own.clone() } else { quiet };
+        Self { quiet, flood, own, synthetic: rules::synthetic(1_000) }
     }
 
     fn of_200(&self) -> Vec<(String, String)> {
@@ -105,6 +117,7 @@ impl RuleSets {
         let sets = [
             ("0 rules", Vec::new()),
             ("quiet rules", self.quiet.clone()),
+            (OWN, self.own.clone()),
             ("200 rules", with(200)),
             ("1000 rules", with(1_000)),
             ("flood", [self.quiet.as_slice(), self.flood.as_slice()].concat()),

@@ -3,12 +3,17 @@
 //! In: `rule::ast`. Out: `CompiledRule` and the fields it needs in the schema. Invariant: a compiled rule means what the tree says;
 //! the one thing that can fail is a regular expression too large for its bound.
 
+use std::sync::Arc;
+
 use memchr::memmem::Finder;
 
 use super::Nested;
 use super::expression::{Expression, Flags};
 use super::predicate::{Matcher, Matchers, Predicate, Subject};
-use super::{Scratchpad, text::TextMatcher};
+use super::{
+    Scratchpad,
+    text::{PatternSet, TextMatcher},
+};
 use crate::event::{Known, Routing, Schema, derived};
 use crate::rule::ast::{Block, Condition, Item, LogSource, Rule, Selection, Span, Spanned, Target, Test};
 
@@ -33,7 +38,7 @@ pub(super) struct CompiledRule {
     /// Bits of the derived fields it names.
     pub derived: u32,
     /// Bits of the `ROUTED_FIELDS` that it tests.
-    pub routes: u8,
+    pub routes: u16,
     /// Keys that an event it matches must have; of each group, one.
     pub needs: Box<[Box<[Finder<'static>]>]>,
 }
@@ -52,22 +57,35 @@ const MAX_NEEDS: usize = 2;
 pub(super) enum Node {
     Test(Box<Predicate>),
     /// The predicate of a field that events are routed by.
-    Routed(usize, Box<Predicate>),
+    Routed(usize, Arc<Predicate>),
     Not(Box<Node>),
     All(Box<[Node]>),
     Any(Box<[Node]>),
 }
 
-/// The fields that events are routed by. The first `MEMO_FIELDS` decide most rules, and few combinations of them occur.
-pub(super) const ROUTED_FIELDS: [&str; 7] =
-    ["eventSource", "eventName", "userIdentity.type", "userAgent", "errorCode", "sourceIPAddress", "userIdentity.arn"];
-pub(super) const MEMO_FIELDS: usize = 3;
+/// The fields that events are routed by.
+pub(super) const ROUTED_FIELDS: [&str; 9] = [
+    "eventSource",
+    "eventName",
+    "userIdentity.type",
+    "errorCode",
+    "userAgent",
+    "sourceIPAddress",
+    "userIdentity.arn",
+    "userIdentity.accessKeyId",
+    "readOnly",
+];
+/// So many of them, from the first on, decide most rules, and few combinations of their values occur.
+pub(super) const MEMO_FIELDS: usize = 4;
+/// The bit of `readOnly`, which is looked for when a rule that is left asks for it.
+pub(super) const READ_ONLY: u16 = 1 << 8;
 
 /// An event's routing values.
 #[derive(Clone, Copy)]
 pub(super) struct KnownValues<'a> {
     pub body: &'a [u8],
     pub routing: &'a Routing,
+    pub read_only: Known,
     /// Of the fields from here on nothing is told.
     pub fields: usize,
 }
@@ -77,7 +95,17 @@ impl<'a> KnownValues<'a> {
     #[inline]
     pub fn get(&self, route: usize) -> Option<Option<&'a [u8]>> {
         let r = self.routing;
-        let place = [&r.event_source, &r.event_name, &r.identity_type, &r.user_agent, &r.error_code, &r.source_address, &r.identity_arn];
+        let place = [
+            &r.event_source,
+            &r.event_name,
+            &r.identity_type,
+            &r.error_code,
+            &r.user_agent,
+            &r.source_address,
+            &r.identity_arn,
+            &r.access_key,
+            &self.read_only,
+        ];
         match place[..self.fields].get(route)? {
             Known::Unknown => None,
             Known::Missing => Some(None),
@@ -89,7 +117,8 @@ impl<'a> KnownValues<'a> {
 impl Node {
     pub fn holds(&self, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
         match self {
-            Node::Test(predicate) | Node::Routed(_, predicate) => predicate.holds(subject, pad),
+            Node::Test(predicate) => predicate.holds(subject, pad),
+            Node::Routed(_, predicate) => predicate.holds(subject, pad),
             Node::Not(node) => !node.holds(subject, pad),
             Node::All(nodes) => nodes.iter().all(|n| n.holds(subject, pad)),
             Node::Any(nodes) => nodes.iter().any(|n| n.holds(subject, pad)),
@@ -108,8 +137,52 @@ impl Node {
     }
 }
 
+/// A test of one routing value without which a rule can't match.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    route: usize,
+    predicate: Arc<Predicate>,
+    wanted: bool,
+}
+
+impl Gate {
+    /// False where the value rules the rule out.
+    #[inline]
+    pub fn is_open(&self, known: &KnownValues<'_>, pad: &mut Scratchpad) -> bool {
+        let Some(value) = known.get(self.route) else { return true };
+        self.predicate.on_known(value, pad) != Some(!self.wanted)
+    }
+
+    /// Equal for the same test of the same rule.
+    pub fn identity(&self) -> u64 {
+        Arc::as_ptr(&self.predicate).addr() as u64 ^ u64::from(self.wanted)
+    }
+}
+
 impl Node {
-    fn routes(&self) -> u8 {
+    /// Appends what must hold of values beyond `known` for the node to be `wanted`. Not all of it, only what is a matter of one value.
+    pub fn gates(&self, wanted: bool, known: &KnownValues<'_>, pad: &mut Scratchpad, gates: &mut Vec<Gate>) {
+        if self.on_known(known, pad).is_some() {
+            return;
+        }
+        match self {
+            Node::Test(_) => {}
+            Node::Routed(route, predicate) => gates.push(Gate { route: *route, predicate: Arc::clone(predicate), wanted }),
+            Node::Not(node) => node.gates(!wanted, known, pad, gates),
+            Node::All(nodes) | Node::Any(nodes) if matches!(self, Node::All(_)) == wanted => {
+                nodes.iter().for_each(|node| node.gates(wanted, known, pad, gates));
+            }
+            Node::All(nodes) | Node::Any(nodes) => {
+                // One of them suffices, so only a single one that is left is needed.
+                let mut left = nodes.iter().filter(|node| node.on_known(known, pad).is_none()).collect::<Vec<_>>().into_iter();
+                if let (Some(node), None) = (left.next(), left.next()) {
+                    node.gates(wanted, known, pad, gates);
+                }
+            }
+        }
+    }
+
+    fn routes(&self) -> u16 {
         match self {
             Node::Test(_) => 0,
             Node::Routed(route, _) => 1 << route,
@@ -227,11 +300,15 @@ impl Compiler<'_> {
             field
         });
         let matchers = item.tests.iter().map(|t| self.matcher(t)).collect::<Result<Vec<_>, _>>()?;
-        let predicate = Box::new(Predicate { field, matchers: gather(matchers, item.all), all: item.all, negated: item.negated });
+        if matchers.iter().all(|m| matches!(m, Matcher::Never)) && !matchers.is_empty() {
+            // A list without entries: no event need be read for it.
+            return Ok(if item.negated { Node::All(Box::default()) } else { Node::Any(Box::default()) });
+        }
+        let predicate = Predicate { field, matchers: gather(matchers, item.all), all: item.all, negated: item.negated };
         let route = name.and_then(|name| ROUTED_FIELDS.iter().position(|r| *r == name));
         Ok(match route {
-            Some(route) => Node::Routed(route, predicate),
-            None => Node::Test(predicate),
+            Some(route) => Node::Routed(route, Arc::new(predicate)),
+            None => Node::Test(Box::new(predicate)),
         })
     }
 
@@ -286,7 +363,7 @@ fn gather(matchers: Vec<Matcher>, all: bool) -> Matchers {
         _ => None,
     };
     match matchers.iter().map(pattern).collect() {
-        Some(patterns) => Matchers::Patterns(patterns),
+        Some(patterns) => Matchers::Patterns(PatternSet::new(patterns)),
         None => Matchers::List(matchers),
     }
 }

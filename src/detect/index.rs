@@ -6,17 +6,20 @@
 use std::collections::HashMap;
 
 use super::Scratchpad;
-use super::compile::{CompiledRule, KnownValues, MEMO_FIELDS, ROUTED_FIELDS};
-use crate::event::{Body, Event, LogSource};
+use super::compile::{CompiledRule, Gate, KnownValues, MEMO_FIELDS, READ_ONLY, ROUTED_FIELDS};
+use crate::event::scan::{self, Level};
+use crate::event::{Body, Event, Known, LogSource};
 
 /// Remembered combinations of routing values; more empty the memo. Its keys are chosen by whoever calls AWS, hence also a keyed hash.
 const MEMO_ENTRIES: usize = 1 << 14;
+/// Rules in all lists together; more empty the memo as well.
+const MEMO_RULES: usize = 1 << 19;
 /// Remembered log sources.
 const GROUPS: usize = 64;
 /// A routing value longer than this isn't worth remembering.
 const VALUE_BYTES: usize = 250;
 /// Values that are too many to be remembered: tests on them are made anew.
-const LATE_ROUTES: u8 = !((1 << MEMO_FIELDS) - 1);
+const LATE_ROUTES: u16 = !((1 << MEMO_FIELDS) - 1);
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -29,23 +32,37 @@ struct Group {
     product: Box<str>,
     service: Box<str>,
     category: Box<str>,
+    /// All that fit the log source.
     rules: Box<[u32]>,
-    /// By the first `MEMO_FIELDS` values.
     memo: Memo,
 }
 
+/// The rules that some values leave open, by the first `MEMO_FIELDS` of them. Most values share a list with others.
 #[derive(Debug, Default)]
 struct Memo {
     places: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
-    open: Vec<Open>,
+    lists: Vec<Open>,
+    /// By the rules and the identities of their gates.
+    same: HashMap<Box<[u64]>, u32, foldhash::fast::RandomState>,
+    /// In all lists together.
+    rules: usize,
 }
 
 /// What some routing values leave open.
 #[derive(Debug)]
 struct Open {
-    rules: Box<[u32]>,
+    rules: Box<[OpenRule]>,
     /// The routes that these rules test.
-    routes: u8,
+    routes: u16,
+}
+
+#[derive(Debug)]
+struct OpenRule {
+    rule: u32,
+    /// No late value matters to it.
+    settled: bool,
+    /// Looked at before the whole rule is.
+    gates: Box<[Gate]>,
 }
 
 /// Rules to be evaluated, in order.
@@ -67,16 +84,24 @@ impl Index {
             survivors.rules.extend_from_slice(all);
             return true;
         };
-        if memo.open.len() >= MEMO_ENTRIES {
-            memo.clear();
+        if memo.places.len() >= MEMO_ENTRIES || memo.rules >= MEMO_RULES {
+            *memo = Memo::default();
         }
         self.key.clear();
         (0..MEMO_FIELDS).for_each(|route| push(&mut self.key, known.get(route)));
         let open = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
-        // What depends on remembered values only has been decided.
-        let settled = open.routes & LATE_ROUTES == 0;
-        let possible = |rule: &CompiledRule, pad: &mut Scratchpad| rule.routes & LATE_ROUTES == 0 || rule.root.on_known(&known, pad) != Some(false);
-        survivors.rules.extend(open.rules.iter().copied().filter(|r| settled || possible(&rules[*r as usize], pad)));
+        if open.rules.is_empty() {
+            return false;
+        }
+        let read_only = if open.routes & READ_ONLY == 0 { Known::Unknown } else { read_only(event) };
+        let known = KnownValues { read_only, ..known };
+        for OpenRule { rule, settled, gates } in &open.rules {
+            let possible =
+                *settled || gates.iter().all(|gate| gate.is_open(&known, pad)) && rules[*rule as usize].root.on_known(&known, pad) != Some(false);
+            if possible {
+                survivors.rules.push(*rule);
+            }
+        }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
         survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body))
     }
@@ -105,20 +130,36 @@ impl Memo {
         let place = match self.places.get(key) {
             Some(place) => *place,
             None => {
-                let place = self.open.len() as u32;
-                let open: Box<[u32]> = all.iter().copied().filter(|r| rules[*r as usize].root.on_known(known, pad) != Some(false)).collect();
-                let routes = open.iter().fold(0, |routes, r| routes | rules[*r as usize].routes);
-                self.open.push(Open { rules: open, routes });
+                let open = |rule: &u32| rules[*rule as usize].root.on_known(known, pad) != Some(false);
+                let open: Vec<u32> = all.iter().copied().filter(open).collect();
+                let place = self.place(&open, rules, known, pad);
                 self.places.insert(key.into(), place);
                 place
             }
         };
-        &self.open[place as usize]
+        &self.lists[place as usize]
     }
 
-    fn clear(&mut self) {
-        self.places.clear();
-        self.open.clear();
+    /// The list of these rules, each with what these values leave to be looked at.
+    fn place(&mut self, open: &[u32], rules: &[CompiledRule], known: &KnownValues<'_>, pad: &mut Scratchpad) -> u32 {
+        let mut key = Vec::new();
+        let mut list = Vec::with_capacity(open.len());
+        let mut routes = 0;
+        for &rule in open {
+            let CompiledRule { root, routes: own, .. } = &rules[rule as usize];
+            let mut gates = Vec::new();
+            root.gates(true, known, pad, &mut gates);
+            routes |= own;
+            key.push(u64::from(rule));
+            key.extend(gates.iter().map(Gate::identity));
+            list.push(OpenRule { rule, settled: own & LATE_ROUTES == 0, gates: gates.into() });
+        }
+        let next = self.lists.len() as u32;
+        *self.same.entry(key.into()).or_insert_with(|| {
+            self.rules += list.len();
+            self.lists.push(Open { rules: list.into(), routes });
+            next
+        })
     }
 }
 
@@ -134,11 +175,19 @@ fn push(key: &mut Vec<u8>, value: Option<Option<&[u8]>>) {
     }
 }
 
-/// The routing values, if source and name are known and those that are remembered are short.
+/// The routing values, if source and name are known and those that are remembered are short. `readOnly` isn't among them yet.
 fn known<'a>(event: &'a Event<'a>) -> Option<KnownValues<'a>> {
     let (Body::Plain(body) | Body::Escaped(body)) = event.body else { return None };
-    let known = KnownValues { body, routing: &event.routing, fields: ROUTED_FIELDS.len() };
+    let known = KnownValues { body, routing: &event.routing, read_only: Known::Unknown, fields: ROUTED_FIELDS.len() };
     let mut values = (0..MEMO_FIELDS).map(|route| known.get(route));
     let usable = values.all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
     (usable && known.get(0).is_some() && known.get(1).is_some()).then_some(known)
+}
+
+fn read_only(event: &Event<'_>) -> Known {
+    match event.body {
+        Body::Plain(body) => scan::read_only(body, Level::Plain),
+        Body::Escaped(body) => scan::read_only(body, Level::Escaped),
+        Body::Fields { .. } => Known::Unknown,
+    }
 }

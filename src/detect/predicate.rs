@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::expression::Expression;
-use super::text::{self, TextMatcher};
+use super::text::{self, PatternSet, TextMatcher};
 use super::{Nested, Scratchpad};
 use crate::event::{FieldId, Schema, Slots, Value, ValueKind, json, time};
 use crate::rule::ast::{Affix, Comparison, TimePart};
@@ -32,7 +32,7 @@ pub(super) enum Matchers {
     /// Whole values, folded; worth a set from a handful on.
     Words(HashSet<Box<[u8]>, foldhash::fast::RandomState>),
     /// Patterns to which case doesn't matter: the text is folded once for all of them.
-    Patterns(Vec<TextMatcher>),
+    Patterns(PatternSet),
     List(Vec<Matcher>),
 }
 
@@ -67,7 +67,7 @@ impl Predicate {
         found != self.negated
     }
 
-    fn patterns_on_value(patterns: &[TextMatcher], value: &Value, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
+    fn patterns_on_value(patterns: &PatternSet, value: &Value, subject: Subject<'_>, pad: &mut Scratchpad) -> bool {
         let Some(text) = subject.slots.text(subject.text, value) else { return false };
         if value.kind != ValueKind::Object {
             return any(patterns, text, pad);
@@ -84,7 +84,7 @@ impl Predicate {
         let list = match &self.matchers {
             Matchers::List(list) => list,
             Matchers::Patterns(patterns) => {
-                return json::leaves(subject.text, &mut pad.leaf, |text| patterns.iter().any(|p| p.is_match(text, &mut pad.fold)));
+                return json::leaves(subject.text, &mut pad.leaf, |text| patterns.is_match_folded(text::fold(text, &mut pad.fold)));
             }
             Matchers::Words(words) => {
                 return json::leaves(subject.text, &mut pad.leaf, |text| words.contains(text::fold(text, &mut pad.fold)));
@@ -134,9 +134,8 @@ impl Predicate {
     }
 }
 
-fn any(patterns: &[TextMatcher], text: &[u8], pad: &mut Scratchpad) -> bool {
-    let text = text::fold(text, &mut pad.fold);
-    patterns.iter().any(|pattern| pattern.is_match_folded(text))
+fn any(patterns: &PatternSet, text: &[u8], pad: &mut Scratchpad) -> bool {
+    patterns.is_match_folded(text::fold(text, &mut pad.fold))
 }
 
 fn contains(words: &HashSet<Box<[u8]>, foldhash::fast::RandomState>, text: &[u8], pad: &mut Scratchpad) -> bool {

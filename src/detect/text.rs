@@ -3,6 +3,7 @@
 //! In: text as UTF-8 bytes. Out: yes or no. Invariant: case is folded letter by letter with Unicode's lower-case mapping and no
 //! locale (so the Kelvin sign equals `k`, and a long s does not equal `s`); no pattern costs more than length × parts.
 
+use aho_corasick::packed;
 use memchr::memmem::Finder;
 
 use super::Scratchpad;
@@ -85,6 +86,36 @@ impl TextMatcher {
             Shape::Contains(finder) => finder.find(text).is_some(),
             Shape::Glob(runs) => glob(runs, text),
         }
+    }
+}
+
+/// From this many on, literals that may stand anywhere are looked for all at once.
+const TOGETHER_FROM: usize = 4;
+
+/// Patterns to which case doesn't matter, of which one must match.
+#[derive(Debug)]
+pub(super) struct PatternSet {
+    literals: Option<packed::Searcher>,
+    others: Box<[TextMatcher]>,
+}
+
+impl PatternSet {
+    pub fn new(patterns: Vec<TextMatcher>) -> Self {
+        let anywhere = |pattern: &TextMatcher| match &pattern.shape {
+            Shape::Contains(finder) if !finder.needle().is_empty() => Some(finder.needle().to_vec()),
+            _ => None,
+        };
+        let literals: Vec<_> = patterns.iter().filter_map(anywhere).collect();
+        // There is none for a great many, nor for a processor without vectors.
+        let together = if literals.len() < TOGETHER_FROM { None } else { packed::Searcher::new(&literals) };
+        let others = patterns.into_iter().filter(|pattern| together.is_none() || anywhere(pattern).is_none()).collect();
+        Self { literals: together, others }
+    }
+
+    /// `text` is folded already.
+    pub fn is_match_folded(&self, text: &[u8]) -> bool {
+        self.literals.as_ref().is_some_and(|literals| literals.find(text).is_some())
+            || self.others.iter().any(|pattern| pattern.is_match_folded(text))
     }
 }
 
@@ -184,6 +215,22 @@ mod tests {
     fn check(parts: &[Part], text: &str, expected: bool) {
         let matcher = TextMatcher::new(&Pattern(parts.to_vec()), false);
         assert_eq!(matcher.is_match(text.as_bytes(), &mut Vec::new()), expected, "{parts:?} on {text:?}");
+    }
+
+    #[test]
+    fn a_set_matches_where_one_of_its_patterns_does() {
+        let l = |s: &str| Part::Literal(s.to_owned());
+        let anywhere = ["Kali", "pacu", "é", "xyzzy", "a"].map(|s| vec![Part::Star, l(s), Part::Star]);
+        let all: Vec<Vec<Part>> = anywhere.into_iter().chain([vec![l("q"), Part::Star], vec![Part::Star, l("b"), Part::Question]]).collect();
+        for count in 1..=all.len() {
+            let patterns: Vec<_> = all[..count].iter().map(|parts| TextMatcher::new(&Pattern(parts.clone()), false)).collect();
+            let set = PatternSet::new(patterns.clone());
+            for text in ["", "q", "kaLI", "xKALIx", "b.", "É", "xx xyzzy and a long tail of other things", "nothing here of it", "PACU/1.0"] {
+                let folded = fold_str(text);
+                let one = patterns.iter().any(|pattern| pattern.is_match(text.as_bytes(), &mut Vec::new()));
+                assert_eq!(set.is_match_folded(folded.as_bytes()), one, "{count} {text}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //! per Second", 2019); strings are found by a prefix xor, here also one escape level deeper than usual.
 
 mod canonical;
+mod late;
+
+pub(super) use late::read_only as read_only_with;
 
 use super::simd::{self, Masks};
 
@@ -44,6 +47,8 @@ pub struct Routing {
     pub source_address: Known,
     /// `userIdentity.arn`.
     pub identity_arn: Known,
+    /// `userIdentity.accessKeyId`.
+    pub access_key: Known,
 }
 
 /// How the text is written.
@@ -67,6 +72,11 @@ pub struct Scanned {
 /// Scans the object that starts at `buffer[start]`; `None` if it doesn't end within the buffer.
 pub fn scan(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
     simd::run(buffer, start, level)
+}
+
+/// `readOnly` of an object of which `scan` knew some routing value. It stands near a record's end, hence apart from the others.
+pub fn read_only(body: &[u8], level: Level) -> Known {
+    simd::read_only(body, level).unwrap_or_default()
 }
 
 /// The bytes before a block that its masks depend on.
@@ -154,8 +164,21 @@ struct State<'a> {
 impl Routing {
     fn missing() -> Self {
         let m = Known::Missing;
-        Self { event_source: m, event_name: m, identity_type: m, user_agent: m, error_code: m, source_address: m, identity_arn: m }
+        Self { event_source: m, event_name: m, identity_type: m, user_agent: m, error_code: m, source_address: m, identity_arn: m, access_key: m }
     }
+
+    #[inline(always)]
+    fn identify(&mut self, Identity { kind, arn, access_key }: Identity) {
+        (self.identity_type, self.identity_arn, self.access_key) = (kind, arn, access_key);
+    }
+}
+
+/// The members of `userIdentity` that rules are routed by.
+#[derive(Clone, Copy)]
+struct Identity {
+    kind: Known,
+    arn: Known,
+    access_key: Known,
 }
 
 #[inline(always)]
@@ -321,6 +344,7 @@ impl<'a> State<'a> {
         self.seen |= Key::Identity as u8;
         self.routing.identity_type = Known::Unknown;
         self.routing.identity_arn = Known::Unknown;
+        self.routing.access_key = Known::Unknown;
     }
 
     /// A routing key at its own depth; its value begins at `value`.
@@ -335,9 +359,8 @@ impl<'a> State<'a> {
             Key::Address => &mut self.routing.source_address,
             Key::Identity => {
                 self.forget_identity();
-                if !again && let Some((kind, arn)) = canonical::identity::<B, ESCAPED>(self.buffer, self.start, value) {
-                    self.routing.identity_type = kind;
-                    self.routing.identity_arn = arn;
+                if !again && let Some(identity) = canonical::identity::<B, ESCAPED>(self.buffer, self.start, value) {
+                    self.routing.identify(identity);
                 }
                 return;
             }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::json;
-use super::scan::{self, Blocks, LEAD, Level, Scanned, Window, scan_with};
+use super::scan::{self, Blocks, Known, LEAD, Level, Scanned, Window, read_only_with, scan_with};
 
 /// Bit i stands for byte i of the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,24 @@ pub(super) fn run(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> 
     run_with::<Portable>(buffer, start, level)
 }
 
+/// See `scan::read_only`.
+pub(super) fn read_only(body: &[u8], level: Level) -> Option<Known> {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the processor has the features that `read_only` is compiled for.
+        return unsafe { avx2::read_only(body, level) };
+    }
+    read_only_at::<Portable>(body, level)
+}
+
+#[inline(always)]
+pub(super) fn read_only_at<B: Blocks>(body: &[u8], level: Level) -> Option<Known> {
+    match level {
+        Level::Plain => read_only_with::<B, false>(body),
+        Level::Escaped => read_only_with::<B, true>(body),
+    }
+}
+
 /// See `json::unescape`.
 pub(super) fn unescape(content: &[u8], out: &mut Vec<u8>) {
     #[cfg(target_arch = "x86_64")]
@@ -141,7 +159,7 @@ pub(super) fn run_with<B: Blocks>(buffer: &[u8], start: usize, level: Level) -> 
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BEFORE, Blocks, CAPITALS, FOLD, LEAD, Level, Masks, Scanned, Window, run_with};
+    use super::{BEFORE, Blocks, CAPITALS, FOLD, Known, LEAD, Level, Masks, Scanned, Window, read_only_at, run_with};
 
     #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
     pub(super) fn run(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
@@ -158,7 +176,12 @@ mod avx2 {
         super::scan::skip_with::<Avx2>(text, at)
     }
 
-    /// Only reached through the three above, hence with AVX2 at hand.
+    #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
+    pub(super) fn read_only(body: &[u8], level: Level) -> Option<Known> {
+        read_only_at::<Avx2>(body, level)
+    }
+
+    /// Only reached through the four above, hence with AVX2 at hand.
     struct Avx2;
 
     impl Blocks for Avx2 {

@@ -4,7 +4,7 @@
 //! looks at all of it. Invariant: as `scan`'s, which holds here because everything before the last routing value is read word for
 //! word, and nothing behind it may look like a routing key.
 
-use super::{Blocks, Key, Known, LEAD, Routing, Scanned, State, in_key, key_at, only_space, run_before, window};
+use super::{Blocks, Identity, Key, Known, LEAD, Routing, Scanned, State, in_key, key_at, only_space, run_before, window};
 
 /// A record's text up to `at` has been read.
 struct Reader<'a> {
@@ -30,7 +30,7 @@ pub(super) fn scan<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) 
     r.text::<B, ESCAPED>()?;
     word!(r, br#",\"userIdentity\":"#, br#","userIdentity":"#)?;
     let mut routing = Routing::missing();
-    (routing.identity_type, routing.identity_arn) = r.identity::<B, ESCAPED>()?;
+    routing.identify(r.identity::<B, ESCAPED>()?);
     word!(r, br#",\"eventTime\":\""#, br#","eventTime":""#)?;
     r.text::<B, ESCAPED>()?;
     word!(r, br#",\"eventSource\":\""#, br#","eventSource":""#)?;
@@ -82,11 +82,11 @@ impl Reader<'_> {
         self.buffer[at..].iter().position(|b| matches!(b, b'"' | b'\\')).map(|step| at + step)
     }
 
-    /// The object at hand: its members `type` and `arn`, if it and they are spelled plainly.
+    /// The object at hand: those of its members that matter, if it and they are spelled plainly.
     #[inline(always)]
-    fn identity<B: Blocks, const ESCAPED: bool>(&mut self) -> Option<(Known, Known)> {
+    fn identity<B: Blocks, const ESCAPED: bool>(&mut self) -> Option<Identity> {
         let quote: usize = if ESCAPED { 2 } else { 1 };
-        let (mut kind, mut arn) = (Known::Missing, Known::Missing);
+        let (mut kind, mut arn, mut access_key) = (Known::Missing, Known::Missing, Known::Missing);
         self.word(b"{")?;
         // First what most identities begin with, in its order.
         if word!(self, br#"\"type\":\""#, br#""type":""#).is_some() {
@@ -101,13 +101,13 @@ impl Reader<'_> {
                 self.text::<B, ESCAPED>()?;
             }
             if word!(self, br#",\"accessKeyId\":\""#, br#","accessKeyId":""#).is_some() {
-                self.text::<B, ESCAPED>()?;
+                access_key = self.text::<B, ESCAPED>()?;
             }
             if word!(self, br#",\"sessionContext\":"#, br#","sessionContext":"#).is_some() {
                 self.nested::<B, ESCAPED>()?;
             }
             if self.word(b"}").is_some() {
-                return Some((kind, arn));
+                return Some(Identity { kind, arn, access_key });
             }
             self.word(b",")?;
         }
@@ -127,6 +127,7 @@ impl Reader<'_> {
             let place = match key {
                 b"type" => Some(&mut kind),
                 b"arn" => Some(&mut arn),
+                b"accessKeyId" => Some(&mut access_key),
                 _ => None,
             };
             if let Some(place) = place {
@@ -136,7 +137,7 @@ impl Reader<'_> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Some((kind, arn));
+                    return Some(Identity { kind, arn, access_key });
                 }
                 _ => return None,
             }
@@ -237,8 +238,8 @@ impl Reader<'_> {
     }
 }
 
-/// The `type` and the `arn` of the `userIdentity` whose value begins at `at`.
+/// What matters of the `userIdentity` whose value begins at `at`.
 #[inline(never)]
-pub(super) fn identity<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize, at: usize) -> Option<(Known, Known)> {
+pub(super) fn identity<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize, at: usize) -> Option<Identity> {
     Reader { buffer, start, at }.identity::<B, ESCAPED>()
 }

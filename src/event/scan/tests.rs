@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::simd::{Portable, run_with};
+use super::super::simd::{self, Portable, run_with};
 use super::*;
 
 fn escaped(text: &str) -> Vec<u8> {
@@ -76,7 +76,7 @@ fn escaped_text_ends_where_its_string_ends() {
 /// JSON text with our keys in odd places.
 fn json_text() -> impl Strategy<Value = String> {
     let key = prop_oneof![
-        4 => Just("eventSource"), 4 => Just("eventName"), 3 => Just("userIdentity"), 3 => Just("type"), 2 => Just("userAgent"), 2 => Just("errorCode"), 2 => Just("sourceIPAddress"), 2 => Just("arn"), 1 => Just("userIdentity.type"), 1 => Just("userIdentity.arn"),
+        4 => Just("eventSource"), 4 => Just("eventName"), 3 => Just("userIdentity"), 3 => Just("type"), 2 => Just("userAgent"), 2 => Just("errorCode"), 2 => Just("sourceIPAddress"), 2 => Just("arn"), 2 => Just("accessKeyId"), 2 => Just("readOnly"), 1 => Just("userIdentity.type"), 1 => Just("userIdentity.arn"),
         1 => Just(r"\u0065ventName"), 1 => Just(r#"a\"eventName"#), 2 => Just("k"),
     ];
     let leaf = prop_oneof![
@@ -108,6 +108,8 @@ fn record_text() -> impl Strategy<Value = String> {
         1 => Just(r#""sessionContext":{"a":"\"","b":"}"},"arn":"x""#),
         1 => Just(r#""sessionContext":{"a":"\\"},"arn":"x""#),
         1 => Just(r#""sessionContext":{"a":"\u0041"},"\u0061rn":"y","arn":"x""#),
+        2 => Just(r#""principalId":"p","arn":"x","accountId":"1","accessKeyId":"AKIA","sessionContext":{"a":{}}"#),
+        1 => Just(r#""accessKeyId":"AKIA","arn":"x","accessKeyId":"ASIA""#),
         1 => Just(r#""arn":"x","arn":"y""#),
         1 => Just(r#""arn":null"#),
         1 => Just(r#""arn":["x"],"type":"y""#),
@@ -116,6 +118,8 @@ fn record_text() -> impl Strategy<Value = String> {
     let error = prop_oneof![Just(String::new()), value.prop_map(|v| format!(r#","errorCode":"{v}""#))];
     (value, identity, value, value, error, json_text(), any::<bool>()).prop_map(|(name, identity, address, agent, error, rest, nest)| {
         let rest = if nest { format!(r#","requestParameters":{rest}}}"#) } else { format!(",{}", &rest[1..]) };
+        let tail = r#","readOnly":false,"resources":[{"a":"]"}],"tlsDetails":{"b":"}"}}"#;
+        let rest = if nest && rest.len() % 3 > 0 { format!("{}{tail}", &rest[..rest.len() - 1]) } else { rest };
         let rest = if rest == ",}" { "}".to_owned() } else { rest };
         format!(
             r#"{{"eventVersion":"1.11","userIdentity":{{"type":"IAMUser",{identity}}},"eventTime":"t","eventSource":"s","eventName":"{name}","awsRegion":"r","sourceIPAddress":"{address}","userAgent":"{agent}"{error}{rest}"#
@@ -131,10 +135,27 @@ fn resolved(known: Known, buffer: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
+/// Asked only where the engine asks.
+fn read_only_of(buffer: &[u8], scanned: &Scanned, level: Level) -> Known {
+    let body = &buffer[..scanned.end];
+    assert_eq!(simd::read_only(body, level).unwrap_or_default(), simd::read_only_at::<Portable>(body, level).unwrap_or_default());
+    if scanned.routing.event_source == Known::Unknown { Known::Unknown } else { read_only(body, level) }
+}
+
 fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
     use crate::event::{Schema, Slots, json};
     let mut schema = Schema::new();
-    let names = ["eventSource", "eventName", "userIdentity.type", "userAgent", "errorCode", "sourceIPAddress", "userIdentity.arn"];
+    let names = [
+        "eventSource",
+        "eventName",
+        "userIdentity.type",
+        "userAgent",
+        "errorCode",
+        "sourceIPAddress",
+        "userIdentity.arn",
+        "userIdentity.accessKeyId",
+        "readOnly",
+    ];
     let ids = names.map(|n| schema.add(n));
     let mut slots = Slots::default();
     json::fill(text.as_bytes(), &schema, &mut slots).unwrap();
@@ -146,7 +167,17 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
         prop_assert_eq!(Some(scanned), run_with::<Portable>(buffer, 0, level));
         prop_assert!(scanned.whole);
         let r = scanned.routing;
-        let known = [r.event_source, r.event_name, r.identity_type, r.user_agent, r.error_code, r.source_address, r.identity_arn];
+        let known = [
+            r.event_source,
+            r.event_name,
+            r.identity_type,
+            r.user_agent,
+            r.error_code,
+            r.source_address,
+            r.identity_arn,
+            r.access_key,
+            read_only_of(buffer, &scanned, level),
+        ];
         for (id, known) in ids.iter().zip(known) {
             if let Some(values) = resolved(known, buffer) {
                 let full: Vec<Vec<u8>> = slots.get(*id).map(|v| slots.text(text.as_bytes(), v).unwrap_or(b"<null>").to_vec()).collect();

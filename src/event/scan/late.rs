@@ -1,0 +1,69 @@
+//! Values that stand near a record's end, looked for only where rules ask for them.
+//!
+//! In: the text of one object. Out: as `Known`. Invariant: as `scan`'s, given that no key in the text has escaped letters.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use super::{Blocks, Known, LEAD, closes, only_space, string_value, window};
+
+static READ_ONLY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("readOnly"));
+
+/// `None` where only a full parse can tell.
+#[inline(always)]
+pub(in super::super) fn read_only<B: Blocks, const ESCAPED: bool>(body: &[u8]) -> Option<Known> {
+    let name = READ_ONLY.needle();
+    let Some(first) = READ_ONLY.find(body) else { return Some(Known::Missing) };
+    let end = first + name.len();
+    if READ_ONLY.find(&body[end..]).is_some() {
+        return None;
+    }
+    // Behind a comma or bracket a quote opens a string, whatever stands before.
+    let lead: [&[u8]; 2] = if ESCAPED { [br#",\""#, br#"{\""#] } else { [br#",""#, br#"{""#] };
+    let opens = lead.iter().any(|lead| body[..first].ends_with(lead));
+    let value = closes::<ESCAPED>(body, end).filter(|at| opens && body.get(*at) == Some(&b':'))? + 1;
+    let word = [&b"true"[..], b"false"].into_iter().find(|word| body[value..].starts_with(word));
+    let (known, behind) = match word {
+        Some(word) => (Known::Text { start: value as u32, end: (value + word.len()) as u32 }, value + word.len()),
+        None => match string_value::<ESCAPED>(body, 0, value) {
+            known @ Known::Text { end, .. } => (known, closes::<ESCAPED>(body, end as usize)?),
+            _ => return None,
+        },
+    };
+    // Only at the object's own level does one bracket remain to be closed.
+    let closed = end_from::<B, ESCAPED>(body, behind)?;
+    (matches!(body.get(behind), Some(b',' | b'}')) && only_space(&body[closed..])).then_some(known)
+}
+
+/// One past the bracket that closes what `at` lies in, strings minded; `None` too where escapes stand in strings.
+#[inline(always)]
+fn end_from<B: Blocks, const ESCAPED: bool>(text: &[u8], mut at: usize) -> Option<usize> {
+    let (mut depth, mut in_string, mut carried) = (1i32, 0u64, 0u64);
+    let mut room = [0; LEAD + 64];
+    while at < text.len() {
+        let masks = B::masks(window(text, at, &mut room));
+        let one = masks.backslash << 1 | carried >> 1;
+        let two = masks.backslash << 2 | carried;
+        carried = masks.backslash >> 62;
+        let delimiters = masks.quote & if ESCAPED { one } else { !one };
+        let strings = B::prefix_xor(delimiters) ^ in_string;
+        let odd = if ESCAPED { masks.quote & (!one | two) } else { masks.quote & one };
+        if odd != 0 {
+            return None;
+        }
+        let (open, close) = (masks.open & !strings, masks.close & !strings);
+        let mut rest = open | close;
+        while rest != 0 {
+            let bit = rest.trailing_zeros();
+            depth += if open >> bit & 1 != 0 { 1 } else { -1 };
+            if depth == 0 {
+                return Some(at + bit as usize + 1);
+            }
+            rest &= rest - 1;
+        }
+        in_string = ((strings as i64) >> 63) as u64;
+        at += 64;
+    }
+    None
+}
