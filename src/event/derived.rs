@@ -63,7 +63,8 @@ const POLICIES: [&str; 9] = [
 ];
 const BUCKET_POLICY: &str = "requestParameters.bucketPolicy";
 const ENGINES: [&str; 2] = ["responseElements.engine", "requestParameters.engine"];
-const PRINCIPALS: [&str; 14] = [
+const PRINCIPALS: [&str; 15] = [
+    "sourceIPAddress",
     "userIdentity.type",
     "userIdentity.arn",
     "userAgent",
@@ -301,16 +302,22 @@ fn principal_kind<'a>(value: impl Fn(&str) -> &'a [u8]) -> &'static str {
     let kind = value("userIdentity.type");
     if kind == b"AWSService"
         || is_service(value("userIdentity.invokedBy"))
+        // AWS writes it: a service's name stands there for whom it acts without saying so in the identity.
+        || value("sourceIPAddress") != b"AWS Internal" && is_service(value("sourceIPAddress"))
         || contains(issuer, ":role/aws-service-role/")
         || value("eventType") == b"AwsServiceEvent"
     {
         return "service";
     }
     let arn = value("userIdentity.arn");
-    if value("userIdentity.invokedBy") == b"cloudformation.amazonaws.com" {
+    if [value("userIdentity.invokedBy"), value("sourceIPAddress")].contains(&b"cloudformation.amazonaws.com".as_slice()) {
         return "workload";
     }
-    let by_machine = || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent)) && named_for_a_machine(issuer, arn);
+    let by_machine = || {
+        let claims =
+            DRIVEN_SERVICES.contains(&value("userIdentity.invokedBy")) || WORKLOAD_AGENTS.iter().any(|agent| contains(value("userAgent"), agent));
+        claims && named_for_a_machine(issuer, arn)
+    };
     match kind {
         b"IAMUser" if by_machine() => return "workload",
         b"Root" | b"IAMUser" | b"IdentityCenterUser" | b"SAMLUser" | b"Directory" => return "person",

@@ -109,6 +109,12 @@ fn addresses_and_callers() {
     ] {
         assert_eq!(derive(&format!(r#"{{"userIdentity":{{{identity}}}}}"#), "derived.principal.kind"), [kind], "{identity}");
     }
+    for (address, kind) in
+        [("backup.amazonaws.com", "service"), ("cloudformation.amazonaws.com", "workload"), ("AWS Internal", "role"), ("203.0.113.9", "role")]
+    {
+        let event = format!(r#"{{"userIdentity":{{"type":"AssumedRole","principalId":"AROAX:x"}},"sourceIPAddress":"{address}"}}"#);
+        assert_eq!(derive(&event, "derived.principal.kind"), [kind], "{address}");
+    }
     let own = r#""recipientAccountId":"111122223333","requestParameters""#;
     for (parameters, accounts) in [
         (r#"{"valuesToAdd":["111122223333","999988887777","all"]}"#, &["999988887777"][..]),
