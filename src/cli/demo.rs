@@ -42,7 +42,7 @@ pub struct Args {
     /// Another seed makes another day
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the status page listens; port 0 takes any that is free
+    /// Where the status page listens; port 0 takes any that is free, as does a port that is taken
     #[arg(long, value_name = "ADDRESS", default_value = admin::ADDRESS)]
     listen: SocketAddr,
 }
@@ -71,12 +71,16 @@ async fn play(args: &Args) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("trailwarden-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let token = token()?;
-    let config = config(endpoint.url(), &folder, args.listen, &token);
+    let listen = free(args.listen);
+    let config = config(endpoint.url(), &folder, listen, &token);
     let detectors = run::detectors(&config.rules)?;
     let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: HashSet::new() };
     stage.open(&detectors, args);
     let (_reload, current) = watch::channel(Arc::new(detectors));
     let service = Service::start(config, current).await?;
+    if listen != args.listen {
+        stage.line(&format!("{} is taken by another program; this demo's page has a port of its own.", args.listen));
+    }
     stage.line(&format!("Status page: http://{0}/  metrics: http://{0}/metrics", service.address));
     stage.line(&format!(
         "To silence, acknowledge or resolve there, its token is {token}
@@ -96,11 +100,13 @@ async fn play(args: &Args) -> anyhow::Result<()> {
                 None => std::future::pending().await,
             }
         };
-        tokio::pin!(end);
+        // One future for the whole show: a signal between two turns of the loop would be lost on a new one.
+        let stop = stop_signal();
+        tokio::pin!(end, stop);
         loop {
             tokio::select! {
                 () = &mut end => break,
-                () = stop_signal() => break,
+                () = &mut stop => break,
                 Some(caption) = told.recv() => stage.caption(&caption),
                 alert = live.recv() => if let Ok(alert) = alert { stage.alert(&alert) },
             }
@@ -144,6 +150,12 @@ fn config(url: &str, folder: &std::path::Path, listen: SocketAddr, token: &str) 
         admin: admin::Config { listen, token: Some(admin::Token::new(token)) },
         workers: None,
     }
+}
+
+/// The address, or any port of its host where another program, perhaps another demo, has this one.
+fn free(listen: SocketAddr) -> SocketAddr {
+    let is_taken = std::net::TcpListener::bind(listen).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+    if is_taken { SocketAddr::new(listen.ip(), 0) } else { listen }
 }
 
 /// Writes traffic and attack until nobody listens to the captions any more.
