@@ -21,7 +21,7 @@ use serde_json::json;
 use support::servers::{self, Server};
 use tokio::time::sleep;
 use trailwarden::{
-    demo::endpoint::{Endpoint, Limits, Options},
+    demo::endpoint::{Endpoint, Faults, Limits, Options},
     lease::{
         Notices,
         config::Config,
@@ -278,4 +278,34 @@ async fn rows_of_other_kinds_are_left_alone() {
     granted(&a, 1).await;
     let kept = fleet.dynamodb.get_item().table_name("app").key("leaseKey", AttributeValue::S("Leader".into())).send().await.unwrap();
     assert_eq!(kept.item.unwrap().len(), 3);
+}
+
+/// At the shortest failover time, with every answer of the stream slower than that, and rates that waver.
+#[tokio::test]
+async fn slow_calls_and_wavering_rates_cost_no_lease() {
+    let Some(fleet) = fleet(6).await else { return };
+    let metrics = [(); 2].map(|()| Arc::new(Metrics::new()));
+    let workers = [fleet.metered("a", metrics[0].clone()).await, fleet.metered("b", metrics[1].clone()).await];
+    granted(&workers[0], 3).await;
+    granted(&workers[1], 3).await;
+    let events = |name: &'static str| metrics.iter().map(|m| m.lease_event(name).get()).sum::<u64>();
+    let before = ["lost", "expired", "failed"].map(events);
+    let moved = events("released");
+    fleet.endpoint.set_faults(Faults { delay_rate: 1.0, delay_ms: 10_000, ..Faults::default() });
+    let (since, mut step) = (Instant::now(), 1_u64);
+    // Two rounds of shard sync fall into it.
+    while since.elapsed() < FAILOVER * 14 {
+        for worker in &workers {
+            // The others live by their renewals alone.
+            for (shard, grant) in worker.grants().borrow().clone().iter().take(1) {
+                let bytes = step.wrapping_mul(6_364_136_223_846_793_005) >> 46;
+                let outcome = worker.checkpointer().commit(shard, grant.counter, &after(step), bytes).await;
+                assert!(outcome.is_ok() || !worker.grants().borrow().contains_key(shard), "{shard}: {outcome:?}");
+                step += 1;
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(["lost", "expired", "failed"].map(events), before);
+    assert!(events("released") - moved <= 3, "{} leases were moved for wavering rates", events("released") - moved);
 }
