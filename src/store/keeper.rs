@@ -5,7 +5,7 @@
 //! to; after a crash the same records lead to the same ids.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -150,6 +150,8 @@ pub struct Keeper {
     learnt_ms: Vec<i64>,
     /// No timer stands before this key.
     timer_cursor: Vec<u8>,
+    /// Timers of rules that this keeper doesn't know, and leaves alone.
+    strangers: HashSet<Box<[u8]>>,
     swept_ms: i64,
     ended: bool,
     firings: Vec<Firing>,
@@ -182,6 +184,7 @@ impl Keeper {
             frontier_ms: i64::MIN,
             newest_ms: i64::MIN,
             timer_cursor: Vec::new(),
+            strangers: HashSet::new(),
             swept_ms: i64::MIN,
             ended: false,
             firings: Vec::new(),

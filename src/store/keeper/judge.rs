@@ -3,7 +3,7 @@
 //! In: an item just delivered, or the frontier. Out: calls of `fire`. Invariant: a settled window is judged once, by its timer;
 //! a prompt window is evaluated at every delivery of an item that it contains.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use super::{
     Id, Item, Keeper, Mode, Node, Place, REPLAY_CHANGES, Result, Table, cell_of,
@@ -15,6 +15,10 @@ use crate::correlate::{Kind, window::Window};
 
 /// Rows that one match takes away where rows are shared: what fits its transaction.
 pub(super) const SHARED_FORGET: usize = 20;
+
+/// How long timers of rules that the leader doesn't know are left alone, and how many.
+const STRANGER_MS: i64 = 3_600_000;
+const MAX_STRANGERS: usize = 10_000;
 
 impl Keeper {
     /// Brings a group's window into memory.
@@ -30,14 +34,14 @@ impl Keeper {
                     loaded.oldest_ms = loaded.oldest_ms.min(item.time_ms);
                     loaded.items += 1;
                 }
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             })?;
             let prefix = rows::cells_prefix(&place.group);
             self.rows.scan(Table::Fired, &prefix, &[], &mut |key, _| {
                 if let Some(cell) = key.get(17..25).and_then(|c| c.try_into().ok()) {
                     loaded.fired.push(crate::store::key_time(cell));
                 }
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             })?;
             loaded.grown = loaded.items as usize;
         }
@@ -97,24 +101,53 @@ impl Keeper {
 
     /// The first of what is due at `target_ms`; false where nothing is.
     pub(super) fn judge_next(&mut self, target_ms: i64) -> Result<bool> {
-        let Some((key, late)) = self.rows.first(Table::Timers, &self.timer_cursor)? else { return Ok(false) };
+        let Some((key, late)) = self.next_timer()? else { return Ok(false) };
         let timer = rows::read_timer_key(&key).ok_or_else(|| row_error(Table::Timers, "its key has a wrong length"))?;
         if timer.due_ms > target_ms {
             return Ok(false);
         }
         self.frontier_ms = self.frontier_ms.max(timer.due_ms);
+        self.timer_cursor.clone_from(&key);
+        let row = self.rows.get(Table::Groups, &timer.group)?;
+        let group = row.as_deref().map(|row| rows::read_group(row).ok_or_else(|| row_error(Table::Groups, "it is cut short"))).transpose()?;
+        let node = group.as_ref().and_then(|group| self.by_state.get(&group.state).copied());
+        if self.shared && group.is_some() && node.is_none() && self.spare(&timer, &key, target_ms) {
+            return Ok(true);
+        }
         self.rows.delete(Table::Timers, &key);
-        self.timer_cursor = key;
         // The group may have been evicted, its rule edited away: then there is nothing to judge.
-        let Some(row) = self.rows.get(Table::Groups, &timer.group)? else { return Ok(true) };
-        let group = rows::read_group(&row).ok_or_else(|| row_error(Table::Groups, "it is cut short"))?;
-        let Some(node) = self.by_state.get(&group.state).copied() else { return Ok(true) };
+        let (Some(group), Some(node)) = (group, node) else { return Ok(true) };
         let plan = Arc::clone(&self.plan);
         let place = Place { node, group: timer.group, scope: &group.scope, tuple: &group.tuple };
         let since = Instant::now();
         self.judge(&place, &plan.nodes[node], &timer, late == [1])?;
         self.meters[node].cost += since.elapsed();
         Ok(true)
+    }
+
+    /// The first timer that is not a stranger's.
+    fn next_timer(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let mut first = None;
+        self.rows.scan(Table::Timers, &[], &self.timer_cursor, &mut |key, value| {
+            if self.strangers.contains(key) {
+                return ControlFlow::Continue(());
+            }
+            first = Some((key.to_vec(), value.to_vec()));
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
+    /// While a fleet is given new rules, its leader may not know one that others have already: its timers are left for a leader that
+    /// does, for some time.
+    fn spare(&mut self, timer: &Timer, key: &[u8], target_ms: i64) -> bool {
+        let spared = timer.due_ms.saturating_add(STRANGER_MS) > target_ms && self.strangers.len() < MAX_STRANGERS;
+        if spared {
+            self.strangers.insert(key.into());
+        } else {
+            self.strangers.remove(key);
+        }
+        spared
     }
 
     fn judge(&mut self, place: &Place, node: &Node, timer: &Timer, late: bool) -> Result<()> {
@@ -168,9 +201,9 @@ impl Keeper {
                     if !kept.remove(&(crate::correlate::window::key(&node.kind, &item), item.time_ms)) {
                         gone.push(key.to_vec());
                     }
-                    std::ops::ControlFlow::Continue(())
+                    ControlFlow::Continue(())
                 }
-                _ => std::ops::ControlFlow::Break(()),
+                _ => ControlFlow::Break(()),
             },
         )?;
         self.forget(&place.group, &gone);

@@ -1,6 +1,6 @@
 //! What the property test can't see: incidents, late alerts, expiry, quotas, learning across restarts, words.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use super::*;
 use crate::{
@@ -303,8 +303,42 @@ fn a_shared_group_is_bounded_and_its_loss_told() {
     let mut items = 0;
     let visit = &mut |_: &[u8], _: &[u8]| {
         items += 1;
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     };
     bench.store.scan(Table::Evidence, &[], &[], visit).unwrap();
     assert!(items <= 50 && shared.counts().evicted == 200 - items, "{items} items, {} evicted", shared.counts().evicted);
+}
+
+/// A new rule comes to one worker before the leader has it.
+#[test]
+fn a_leader_leaves_the_timers_of_rules_that_it_does_not_know() {
+    let mut few = count(3.0);
+    few.bounds = vec![(Comparison::Lt, 3.0)];
+    let bench = Bench::new(&[rule("a")], &[few], Limits::default());
+    let mut other = correlation("d", CorrelationKind::EventCount, &["a"], &["h"]);
+    other.bounds = vec![(Comparison::Gte, 5.0)];
+    let old = Arc::new(Plan::compile(&[rule("a")], &[other]).unwrap());
+    let open = |plan: &Arc<Plan>| SharedKeeper::open(plan.clone(), bench.store.clone(), T0, bench.limits).unwrap();
+    let (mut new, mut leader) = (open(&bench.plan), open(&old));
+    let timers = || {
+        let mut count = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        bench.store.scan(Table::Timers, &[], &[], visit).unwrap();
+        count
+    };
+    new.offer(&seen(&bench.plan, 1, T0, "g", ""), &mut Vec::new()).unwrap();
+    new.commit(&[], &[]).unwrap();
+    for minutes in [30, 31] {
+        leader.lead_to(T0 + minutes * 60_000).unwrap();
+        assert_eq!((timers(), leader.commit(&[], &[]).unwrap().len()), (1, 0));
+    }
+    new.lead_to(T0 + 40 * 60_000).unwrap();
+    assert_eq!((timers(), new.commit(&[], &[]).unwrap().len()), (0, 1));
+    new.offer(&seen(&bench.plan, 2, T0 + HOUR, "g", ""), &mut Vec::new()).unwrap();
+    new.commit(&[], &[]).unwrap();
+    leader.lead_to(T0 + 4 * HOUR).unwrap();
+    assert_eq!(timers(), 0, "not for ever");
 }
