@@ -72,6 +72,14 @@ pub struct Alert {
     /// Nothing fired: what the incident told of is over (an absent feed is back).
     #[serde(default, skip_serializing_if = "is_false")]
     pub resolved: bool,
+    /// When the record that made it fire reached the stream, in milliseconds since the epoch: what its delivery is timed from. 0
+    /// where no record did (a silence, a window that the frontier closed) or there is no stream.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub arrived_ms: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 fn is_false(flag: &bool) -> bool {

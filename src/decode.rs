@@ -79,6 +79,8 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 8] = [Self::Gzip, Self::GzipTooLarge, Self::Kpl, Self::Base64, Self::Json, Self::Truncated, Self::TooNested, Self::Unknown];
+
     /// As metrics and rows name it.
     pub fn name(self) -> &'static str {
         match self {

@@ -4,12 +4,12 @@
 //! In: `/metrics` of a running daemon, `deploy/prometheus`, `deploy/grafana`. Out: Prometheus' answers. Invariant: without the tools
 //! the tests pass and say `left out`; the server is ended by its own id.
 
-#[path = "support/alerts.rs"]
-mod alerts;
-#[path = "support/daemon.rs"]
-mod daemon;
+#![cfg(feature = "demo")]
+
 #[path = "support/fault.rs"]
 mod fault;
+#[path = "support/running.rs"]
+mod running;
 #[path = "support/tools.rs"]
 mod tools;
 
@@ -18,16 +18,27 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use bytes::Bytes;
 use fault::{Fault, FaultServer};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use trailwarden::{alert::Level, metrics::Metrics};
+use trailwarden::{
+    demo::{
+        corpus::{Corpus, story::Story, wrap::Envelope},
+        endpoint::Endpoint,
+    },
+    metrics::Metrics,
+};
 
 /// Every family with at least one series.
 fn busy_metrics() -> Metrics {
@@ -46,13 +57,18 @@ fn busy_metrics() -> Metrics {
 #[test]
 fn promtool_finds_no_fault_with_the_metrics() {
     let Some(promtool) = tools::tool("promtool") else { return };
-    let text = busy_metrics().render(60_000);
+    let said = check_metrics(&promtool, &busy_metrics().render(60_000));
+    assert!(said.is_empty(), "{said}");
+}
+
+/// What promtool has against the text; nothing, if it is clean.
+fn check_metrics(promtool: &Path, text: &str) -> String {
     let mut child =
         Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && said.trim().is_empty(), "{said}");
+    if out.status.success() { said.trim().to_owned() } else { format!("{}: {said}", out.status) }
 }
 
 fn deploy(path: &str) -> PathBuf {
@@ -149,48 +165,72 @@ fn dashboard_queries() -> Vec<(String, String)> {
 /// Panels that are rightly empty while all is well.
 const EMPTY_IN_PEACE: [&str; 2] = ["Calls to AWS that fail", "Rules that fire most"];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_prometheus_scrapes_a_run_and_its_rules_fire() {
-    let Some(binary) = tools::tool("prometheus") else { return };
-    let pager = FaultServer::always(202, "").await;
-    let chat = FaultServer::start(|_, _| Fault::Answer(400, "invalid_payload")).await;
-    let sinks =
-        [("pager", format!("pagerduty: {{ routing_key: k, endpoint: '{}' }}", pager.url)), ("chat", format!("slack: {{ url: '{}' }}", chat.url))];
-    let daemon = daemon::start(&sinks, "{}").await;
-    daemon.fill_board();
-    let metrics = daemon.metrics.clone();
-    let rule = metrics.rule("7c1d3c52-0000-4000-8000-000000000001", "critical");
-    let source = metrics.source("audit");
-    let shard = metrics.shard("audit/shardId-000000000000", daemon::now_ms());
-    metrics.queue("decoded", 1 << 20).bytes.set(512);
-    metrics.memory("state", 1 << 28).set(1 << 20);
-    metrics.quarantined("json").inc();
-    metrics.aws_call("dynamodb", "UpdateItem").throttled.inc();
-    metrics.record_to_finding().record(Duration::from_millis(40));
-    let prometheus = Prometheus::start(&binary, &daemon.address.to_string());
-    let mut firing = Vec::new();
-    for second in 0..60 {
-        source.events.inc_by(1_000);
-        metrics.events.unmatched.inc_by(1_000);
-        rule.findings.inc();
-        rule.quota_hits.inc();
-        shard.lag.set(0.2);
-        shard.checkpointed(daemon::now_ms());
-        if second == 8 {
-            daemon.put(&[alerts::alert(1, Level::Critical)]);
+/// Half a minute of an estate at work with the demo's attack in it, quickly.
+fn feed(endpoint: &Endpoint) {
+    let start_ms = now_ms();
+    let (mut corpus, mut story) = (Corpus::benign_day(1, 1).starting_at(start_ms).events_per_second(500), Story::new(1));
+    let steps: Vec<u64> = story.steps().map(|step| step.at_ms).collect();
+    let (mut event, mut told) = (Vec::new(), 0);
+    for second in 0..25 {
+        let mut envelope = Envelope::default();
+        for _ in 0..500 {
+            event.clear();
+            let time_ms = corpus.next_event(&mut event);
+            envelope.push(time_ms, &event);
         }
+        while told < steps.len() && steps[told] <= second * 1_000 {
+            event.clear();
+            story.write(told, start_ms + steps[told] as i64, &mut event);
+            envelope.push(start_ms + steps[told] as i64, &event);
+            told += 1;
+        }
+        let mut record = Vec::new();
+        envelope.finish(&mut record);
+        endpoint.put("audit", [("k".to_owned(), Bytes::from(record))]).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+    }
+}
+
+fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Names and sinks of what fires.
+async fn firing(prometheus: &Prometheus) -> Vec<(String, String)> {
+    let Some(answer) = prometheus.get("/api/v1/alerts").await else { return Vec::new() };
+    let alerts = answer["data"]["alerts"].as_array().cloned().unwrap_or_default();
+    let word = |alert: &Value, label: &str| alert["labels"][label].as_str().unwrap_or_default().to_owned();
+    let mut firing: Vec<_> = alerts.iter().filter(|a| a["state"] == "firing").map(|a| (word(a, "alertname"), word(a, "sink"))).collect();
+    firing.sort_unstable();
+    firing
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_real_prometheus_scrapes_a_run_and_its_rules_fire() {
+    let (Some(binary), Some(promtool)) = (tools::tool("prometheus"), tools::tool("promtool")) else { return };
+    let pager = FaultServer::always(202, "").await;
+    let broken = Arc::new(AtomicBool::new(false));
+    let refuse = broken.clone();
+    let answer = move || if refuse.load(Ordering::Relaxed) { Fault::Answer(400, "invalid_payload") } else { Fault::Answer(200, "ok") };
+    let chat = FaultServer::start(move |_, _| answer()).await;
+    let sinks = format!("  pager: {{ pagerduty: {{ routing_key: k, endpoint: '{}' }} }}\n  chat: {{ slack: {{ url: '{}' }} }}", pager.url, chat.url);
+    let running = running::start(&sinks).await;
+    let prometheus = Prometheus::start(&binary, &format!("127.0.0.1:{}", running.port));
+    let endpoint = running.endpoint.clone();
+    let feeding = std::thread::spawn(move || feed(&endpoint));
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(firing(&prometheus).await, [], "an attack that is told is no trouble of the daemon");
+    broken.store(true, Ordering::Relaxed);
+    let refused = [("TrailwardenAlertsRefused", "chat"), ("TrailwardenSinkDown", "chat")].map(|(name, sink)| (name.to_owned(), sink.to_owned()));
+    let mut fires = Vec::new();
+    for _ in 0..60 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let Some(alerts) = prometheus.get("/api/v1/alerts").await else { continue };
-        let alerts = alerts["data"]["alerts"].as_array().cloned().unwrap_or_default();
-        firing = alerts.iter().filter(|a| a["state"] == "firing").map(|a| a["labels"].clone()).collect();
-        if firing.iter().any(|labels| labels["alertname"] == "TrailwardenAlertsRefused") && second > 15 {
+        fires = firing(&prometheus).await;
+        if fires == refused && feeding.is_finished() {
             break;
         }
     }
-    let mut names: Vec<&str> = firing.iter().filter_map(|labels| labels["alertname"].as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["TrailwardenAlertsRefused", "TrailwardenSinkDown"], "{firing:?}");
-    assert!(firing.iter().all(|labels| labels["sink"] == "chat"), "{firing:?}");
+    assert_eq!(fires, refused, "the sink that refuses, and nothing else");
     let mut run = 0;
     for (panel, expression) in dashboard_queries() {
         let answer = prometheus.query(&expression).await;
@@ -199,5 +239,13 @@ async fn a_real_prometheus_scrapes_a_run_and_its_rules_fire() {
         assert!(series > 0 || EMPTY_IN_PEACE.contains(&panel.as_str()) || expression.contains(" > 0"), "{panel} shows nothing: {expression}");
         run += 1;
     }
-    println!("{run} queries of the dashboard ran against a real Prometheus; its rules fired: {names:?}");
+    let metrics = running.get("/metrics").1;
+    let said = check_metrics(&promtool, &metrics);
+    assert!(said.is_empty(), "{said}");
+    let aged = metrics.lines().find_map(|line| line.strip_prefix("trailwarden_record_age_seconds_count{at=\"alert\"} ")?.parse::<u64>().ok());
+    assert!(aged > Some(0), "alerts are timed from their records' arrival");
+    let samples = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    println!(
+        "{run} queries of the dashboard ran against a real Prometheus that scraped a run; its rules fired: {fires:?}; promtool: {samples} samples are clean"
+    );
 }

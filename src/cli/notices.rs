@@ -70,6 +70,7 @@ fn alert(notice: &Notice, now_ms: i64) -> Alert {
         count: 1,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     };
     alert.redact();
     alert

@@ -51,6 +51,8 @@ pub struct Service {
     daemon: tokio::task::JoinHandle<Result<Tally, crate::store::StoreError>>,
     delivery: tokio::task::JoinHandle<Result<(), DeliverError>>,
     stop: watch::Sender<bool>,
+    /// Ends the page and the probes, last: until then they say that the daemon drains.
+    close: watch::Sender<bool>,
 }
 
 impl Service {
@@ -75,7 +77,8 @@ impl Service {
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (marks, told) = (leases.ledger(), delivering.clone());
         let (commands, wishes) = mpsc::channel(admin::COMMANDS);
-        let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), live.clone(), commands, stopped.clone());
+        let (close, closed) = watch::channel(false);
+        let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), live.clone(), commands, closed);
         tokio::spawn(admin::serve(site, listener));
         let (replays, again) = mpsc::channel(REPLAYS);
         tokio::spawn(control::serve(delivering, board.clone(), store.clone(), metrics.clone(), wishes, replays, stopped.clone()));
@@ -114,6 +117,7 @@ impl Service {
             daemon,
             delivery,
             stop,
+            close,
         })
     }
 
@@ -122,7 +126,7 @@ impl Service {
     /// # Errors
     /// The store's failure, which lost nothing that was committed.
     pub async fn finish(self, until: impl Future<Output = ()>) -> anyhow::Result<Tally> {
-        let Self { consumer, leases, mut daemon, mut delivery, stop, board, .. } = self;
+        let Self { consumer, leases, mut daemon, mut delivery, stop, close, board, .. } = self;
         let early = tokio::select! {
             () = until => None,
             ended = &mut daemon => Some(ended.context("the pipeline")?),
@@ -144,6 +148,7 @@ impl Service {
         if !delivery.is_finished() {
             delivery.await.context("delivery")??;
         }
+        let _ = close.send(true);
         Ok(tally)
     }
 }

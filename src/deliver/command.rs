@@ -169,6 +169,7 @@ fn test_alert(level: Level, pillar: Option<&str>, now_ms: i64, sequence: u64) ->
         count: 0,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     }
 }
 

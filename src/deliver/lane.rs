@@ -215,9 +215,12 @@ impl Desk {
             }
         }
         self.commit(&mut state, draft, now_ms)?;
-        let deliver = self.metrics.stage("deliver");
+        let (deliver, age) = (self.metrics.stage("deliver"), self.metrics.record_to_alert());
         for head in heads {
             post.metrics.delivered.inc();
+            if head.notice.alert.arrived_ms > 0 && head.notice.action == Action::Trigger {
+                age.record(Duration::from_millis(u64::try_from(now_ms - head.notice.alert.arrived_ms).unwrap_or(0)));
+            }
             deliver.record(Duration::from_millis(u64::try_from(now_ms - head.pending.queued_ms).unwrap_or(0)));
         }
         Ok(())

@@ -98,8 +98,21 @@ impl Detectors {
             let group = group.collect();
             let rule = self.infos[found.rule].clone();
             let (id, incident) = (String::new(), String::new());
-            let alert =
-                Alert { id, incident, time_ms, rule, account, region, group, summary, events: vec![event], count: 1, late: false, resolved: false };
+            let alert = Alert {
+                id,
+                incident,
+                time_ms,
+                rule,
+                account,
+                region,
+                group,
+                summary,
+                events: vec![event],
+                count: 1,
+                late: false,
+                resolved: false,
+                arrived_ms: arrival_ms,
+            };
             batch.singles.push((batch.event, Single { alert, identity: identity.event, organization: capture.organization }));
         }
         batch.undated |= found.first(self.evidence.id("eventTime")).and_then(time::parse).is_none() && found.event.kind != Kind::Log;

@@ -15,6 +15,7 @@ use super::replay::offer;
 use super::showing::Showing;
 use super::{Batch, Detectors, Quarantined, Tally};
 use crate::admin::{Replayed, status::ShardView};
+use crate::decode::Reason;
 use crate::lease::ledger::{Ledger, Mark};
 use crate::lease::{GrantsView, OpenShard};
 use crate::metrics::{Metrics, RuleMetrics, ShardMetrics, SourceMetrics};
@@ -32,6 +33,8 @@ pub(super) struct Keeping {
     store: Arc<dyn Store>,
     detectors: Arc<Detectors>,
     grants: GrantsView,
+    /// No fleet counts the leases.
+    alone: bool,
     ledger: Ledger,
     committed: Committed,
     metrics: Arc<Metrics>,
@@ -108,11 +111,15 @@ impl Keeping {
         };
         let showing = Showing::new(parts.board.clone(), &detectors, now_ms);
         parts.metrics.rules.loaded.set((detectors.rules.len() + detectors.correlations.len()) as i64);
+        parts.metrics.rules.last_reload_ok.set(1);
+        parts.metrics.rules.last_reload_timestamp.set(now_ms as f64 / 1e3);
+        Reason::ALL.iter().for_each(|reason| drop(parts.metrics.quarantined(reason.name())));
         Ok(Self {
             keeper: Some(keeper),
             store: parts.store.clone(),
             detectors,
             grants: parts.grants.clone(),
+            alone: parts.overview.is_none(),
             ledger: parts.ledger.clone(),
             committed,
             metrics: parts.metrics.clone(),
@@ -281,6 +288,9 @@ impl Keeping {
     fn show(&mut self, now_ms: i64) {
         if !self.showing.is_due(now_ms) {
             return;
+        }
+        if self.alone {
+            self.metrics.set_leases(self.grants.borrow().len(), 0, 0);
         }
         let mut shards: Vec<ShardView> = self.read_to.iter().map(|(shard, read)| self.own_shard(shard, read, now_ms)).collect();
         let open = self.keeper.as_ref().map(AnyKeeper::open_shards).unwrap_or_default();

@@ -31,6 +31,7 @@ fn alert(level: Level, account: &str, tags: &[&str]) -> Alert {
         count: 1,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     }
 }
 

@@ -35,5 +35,6 @@ pub(super) fn notice() -> Notice {
         count: 12,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     })
 }

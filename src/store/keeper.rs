@@ -144,6 +144,8 @@ pub struct Keeper {
     index: Index,
     hot: Hot,
     frontier_ms: i64,
+    /// Of the match in hand: when its record reached the stream; 0 between matches, and in a replay.
+    arrived_ms: i64,
     /// In a replay: the newest event, which ends the last silence.
     newest_ms: i64,
     /// Per node: end of learning; in a replay the first match.
@@ -182,6 +184,7 @@ impl Keeper {
             index: Index::default(),
             hot: Hot::new((limits.budget_bytes / 4) as usize),
             frontier_ms: i64::MIN,
+            arrived_ms: 0,
             newest_ms: i64::MIN,
             timer_cursor: Vec::new(),
             strangers: HashSet::new(),
@@ -309,6 +312,7 @@ impl Keeper {
         let head = entry.head();
         let Some(feed) = plan.feed(head.feed) else { return Ok(false) };
         let node = &plan.nodes[feed.node];
+        self.arrived_ms = if self.mode == Mode::Replay { 0 } else { head.arrival_ms };
         let (groups, cut) = tuples(entry, 0..feed.group_by.len(), MAX_GROUPS, true);
         let (values, cut_values) = tuples(entry, feed.group_by.len()..feed.group_by.len() + feed.values.len(), MAX_VALUES, false);
         self.counts.clipped += u64::from(cut || cut_values);
@@ -319,6 +323,7 @@ impl Keeper {
                 all_known &= self.offer_value(&place, node, feed.tag, &head, value)?;
             }
         }
+        self.arrived_ms = 0;
         self.meters[feed.node].cost += since.elapsed();
         Ok(all_known && !values.is_empty())
     }

@@ -28,6 +28,7 @@ pub(crate) fn alert(id: u128, level: Level, time_ms: i64) -> Alert {
         count: 1,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     }
 }
 

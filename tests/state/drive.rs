@@ -106,6 +106,7 @@ pub fn single(rule: &Rule, event: &Event) -> Single {
         count: 1,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     };
     Single { alert, identity: event.identity, organization: rule.meta.ext.scope == Scope::Organization }
 }

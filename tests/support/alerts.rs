@@ -41,5 +41,6 @@ pub fn alert(n: u64, level: Level) -> Alert {
         count: 12,
         late: false,
         resolved: false,
+        arrived_ms: 0,
     }
 }

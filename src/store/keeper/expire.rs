@@ -199,6 +199,7 @@ impl Keeper {
             count: self.counts.evicted,
             late: false,
             resolved: false,
+            arrived_ms: 0,
         };
         let identity = digest(&[rule.as_bytes(), &cell.to_be_bytes()]);
         if self.fired(&rows::id_key(&crate::correlate::single_id(QUOTA_RULE, scope, &identity)))?.is_none() {

@@ -40,6 +40,8 @@ pub(super) struct Firing {
     run: Option<(Vec<u8>, Vec<u8>)>,
     /// The silence is over.
     resolved: bool,
+    /// As `Alert::arrived_ms`.
+    arrived_ms: i64,
 }
 
 /// The rule's half of a stateful alert.
@@ -110,7 +112,7 @@ impl Keeper {
         let expires_ms = end_ms.saturating_add(node.timespan_ms + self.limits.lateness_ms + self.limits.settle_ms * node.depth);
         self.rows.put(Table::Fired, &rows::cell_key(&place.group, cell), rows::fired_row(&Fired { expires_ms, incident }));
         self.counts.incidents += u64::from(incident == id);
-        self.firings.push(firing(place, id, incident, cell, at_ms, late));
+        self.firings.push(Firing { arrived_ms: self.arrived_ms, ..firing(place, id, incident, cell, at_ms, late) });
         Ok(())
     }
 
@@ -134,6 +136,7 @@ impl Keeper {
         self.rows.put(Table::Fired, &rows::id_key(&id), rows::fired_row(&Fired { expires_ms: kept, incident }));
         let mut firing = firing(place, id, incident, cell_of(at_ms, node.cell_ms), at_ms, false);
         firing.run = Some((row.tuple.clone(), row.payload.clone()));
+        firing.arrived_ms = self.arrived_ms;
         self.firings.push(firing);
         Ok(())
     }
@@ -260,6 +263,7 @@ impl Keeper {
             count: evidence.count,
             late: firing.late,
             resolved: firing.resolved,
+            arrived_ms: firing.arrived_ms,
         })
     }
 
@@ -313,6 +317,7 @@ fn firing(place: &Place, id: Id, incident: Id, cell: i64, at_ms: i64, late: bool
         late,
         run: None,
         resolved: false,
+        arrived_ms: 0,
     }
 }
 
