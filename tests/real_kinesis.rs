@@ -153,19 +153,20 @@ async fn the_embedded_endpoint_answers_as_kinesis_local_does() {
     println!("{} answers alike", theirs.len());
 }
 
+async fn put(url: &str, numbers: std::ops::Range<u32>) {
+    for n in numbers {
+        let data = base64_simd::STANDARD.encode_to_string(n.to_string());
+        let answer = call(url, "PutRecord", &json!({"StreamName": "s", "PartitionKey": n.to_string(), "Data": data})).await;
+        assert!(answer["SequenceNumber"].is_string(), "{answer}");
+    }
+}
+
 /// kinesis-local doesn't end a running subscription at a split: there fan-out reads on in the one shard.
 async fn read(mode: Mode, split: bool) {
     let Some(real) = servers::kinesis_local() else { return };
-    let put = async |numbers: std::ops::Range<u32>| {
-        for n in numbers {
-            let data = base64_simd::STANDARD.encode_to_string(n.to_string());
-            let answer = call(&real.url, "PutRecord", &json!({"StreamName": "s", "PartitionKey": n.to_string(), "Data": data})).await;
-            assert!(answer["SequenceNumber"].is_string(), "{answer}");
-        }
-    };
     call(&real.url, "CreateStream", &json!({"StreamName": "s", "ShardCount": 1})).await;
     sleep(Duration::from_millis(300)).await;
-    put(0..20).await;
+    put(&real.url, 0..20).await;
     let start = Start(Position::TrimHorizon);
     let streams = vec!["s".to_owned()];
     let config = Config { streams, endpoint: Some(real.url.clone()), mode, start, poll_interval_ms: 200, ..Config::default() };
@@ -189,7 +190,7 @@ async fn read(mode: Mode, split: bool) {
             sleep(Duration::from_millis(300)).await;
         }
         if expected == 20 {
-            put(20..40).await;
+            put(&real.url, 20..40).await;
         }
     }
 }
@@ -202,4 +203,35 @@ async fn polling_reads_kinesis_local() {
 #[tokio::test]
 async fn fan_out_reads_kinesis_local() {
     read(Mode::FanOut, false).await;
+}
+
+#[tokio::test]
+async fn reading_starts_at_a_time() {
+    let Some(real) = servers::kinesis_local() else { return };
+    call(&real.url, "CreateStream", &json!({"StreamName": "s", "ShardCount": 1})).await;
+    sleep(Duration::from_millis(300)).await;
+    put(&real.url, 0..5).await;
+    sleep(Duration::from_millis(1100)).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    put(&real.url, 5..10).await;
+    for mode in [Mode::Polling, Mode::FanOut] {
+        let start = Start(Position::AtTimestamp(now.as_millis() as u64));
+        let config =
+            Config { streams: vec!["s".to_owned()], endpoint: Some(real.url.clone()), mode, start, poll_interval_ms: 200, ..Config::default() };
+        let client = trailwarden::source::kinesis::client(&config).await;
+        let (sender, _notices) = Notices::channel(16);
+        let local = Local::start(&client, &config.streams, &config.start.0, [], &sender);
+        let (_consumer, mut batches) = Consumer::start(config, client, local.grants(), sender, &Metrics::new());
+        let mut seen = Vec::new();
+        let all = async {
+            while !seen.iter().any(|data| data == "9") {
+                let batch = batches.recv().await.unwrap();
+                seen.extend(batch.records.iter().map(|r| r.data.clone()));
+                local.committed(&batch.shard, &batch.through);
+            }
+        };
+        timeout(Duration::from_secs(30), all).await.unwrap();
+        assert_eq!(seen, ["5", "6", "7", "8", "9"], "{mode:?}");
+    }
 }
