@@ -133,22 +133,39 @@ pub fn line(text: &[u8], at: usize) -> (&[u8], usize) {
     }
 }
 
+/// Where `mark` first stands. For a short one the general search takes longer to prepare than to run.
+pub fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    match mark {
+        [first, rest @ ..] if rest.len() < SHORT_MARK => memchr::memchr_iter(*first, bytes).find(|at| bytes[at + 1..].starts_with(rest)),
+        _ => memchr::memmem::find(bytes, mark),
+    }
+}
+
+/// Marks of up to so many bytes are short.
+const SHORT_MARK: usize = 4;
+
+/// Where `mark` last stands.
+pub fn rfind(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    let Some((last, before)) = mark.split_last() else { return Some(bytes.len()) };
+    memchr::memrchr_iter(*last, bytes).find(|at| bytes[..*at].ends_with(before)).map(|at| at - before.len())
+}
+
 /// What stands between `from` and the next `to` behind it.
 pub fn between<'a>(bytes: &'a [u8], from: &[u8], to: &[u8]) -> Option<&'a [u8]> {
-    let start = memchr::memmem::find(bytes, from)? + from.len();
+    let start = find(bytes, from)? + from.len();
     let rest = &bytes[start..];
-    Some(&rest[..memchr::memmem::find(rest, to)?])
+    Some(&rest[..find(rest, to)?])
 }
 
 /// Both sides of the first `mark`.
 pub fn cut<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = memchr::memmem::find(bytes, mark)?;
+    let at = find(bytes, mark)?;
     Some((&bytes[..at], &bytes[at + mark.len()..]))
 }
 
 /// Both sides of the last `mark`.
 pub fn cut_last<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = memchr::memmem::rfind(bytes, mark)?;
+    let at = rfind(bytes, mark)?;
     Some((&bytes[..at], &bytes[at + mark.len()..]))
 }
 
@@ -178,6 +195,23 @@ mod tests {
         }
         for text in ["", "2026", "2026-13-24 02:52:55", "2026-11-24 25:00:00", "2026-11-24 02:52", "abcd-ef-gh ij:kl:mn"] {
             assert_eq!(date_time(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn marks() {
+        for (text, mark) in [
+            ("a,b,,c,,d", ",,"),
+            ("", ","),
+            ("abc", ""),
+            ("aab", "ab"),
+            (",'", ",'"),
+            ("x ms ms", " ms"),
+            ("long marker long marker!", "long marker"),
+        ] {
+            let (bytes, mark_bytes) = (text.as_bytes(), mark.as_bytes());
+            assert_eq!(find(bytes, mark_bytes), text.find(mark), "{text:?} {mark:?}");
+            assert_eq!(rfind(bytes, mark_bytes), text.rfind(mark), "{text:?} {mark:?}");
         }
     }
 

@@ -154,7 +154,7 @@ fn judge(body: &[u8], state: &[u8], fields: &mut LogFields) -> &'static str {
 
 /// The name up to the last quote that the server's own words can follow.
 fn put_user(rest: &[u8], fields: &mut LogFields) {
-    let end = [&b"'. Reason: "[..], b"'. Connection made", b"'. [CLIENT: ", b"'."].iter().find_map(|mark| memchr::memmem::rfind(rest, mark));
+    let end = [&b"'. Reason: "[..], b"'. Connection made", b"'. [CLIENT: ", b"'."].iter().find_map(|mark| super::scan::rfind(rest, mark));
     let user = &rest[..end.unwrap_or(rest.len())];
     if memchr::memchr(b'\n', user).is_some() || memchr::memmem::find(user, b"[CLIENT: ").is_some() {
         fields.put(Tax::Forged, b"true");

@@ -440,7 +440,7 @@ fn anchor(text: &[u8], from: usize, comma: usize, end: usize) -> Option<Reading>
 
 /// `database,'statement',code[,type]`.
 fn query_rest(text: &[u8], rest: usize, end: usize, reading: &mut Reading) -> bool {
-    let Some(open) = memchr::memmem::find(&text[rest..end], b",'").map(|at| rest + at) else { return false };
+    let Some(open) = scan::find(&text[rest..end], b",'").map(|at| rest + at) else { return false };
     let start = open + 2;
     let mut at = start;
     let close = loop {
@@ -482,7 +482,7 @@ fn table_rest(text: &[u8], rest: usize, end: usize, reading: &mut Reading) -> bo
 
 /// `database,,code[,type]`.
 fn session_rest(text: &[u8], rest: usize, end: usize, reading: &mut Reading) -> bool {
-    let Some(marks) = memchr::memmem::rfind(&text[rest..end], b",,").map(|at| rest + at) else { return false };
+    let Some(marks) = scan::rfind(&text[rest..end], b",,").map(|at| rest + at) else { return false };
     let code = marks + 2;
     let digits = scan::digits(&text[code..end]);
     reading.database = (rest as u32, marks as u32);

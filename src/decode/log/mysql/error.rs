@@ -140,7 +140,7 @@ fn is_login_end(behind: &[u8]) -> bool {
 
 /// Where a second entry begins inside a line.
 fn glued(body: &[u8]) -> Option<usize> {
-    let mark = memchr::memmem::rfind(body, b" server_audit: ")?;
+    let mark = super::super::scan::rfind(body, b" server_audit: ")?;
     let at = mark.checked_sub(15)?;
     (at > 0 && scan::compact_date_time(&body[at..])?.len == 15).then_some(at)
 }

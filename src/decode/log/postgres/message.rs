@@ -193,7 +193,7 @@ fn fatal(body: &[u8], fields: &mut LogFields) -> &'static str {
         }
     }
     let head = &body[..body.len().min(256)];
-    let ends = |words: &[u8]| memchr::memmem::rfind(body, words).is_some();
+    let ends = |words: &[u8]| super::super::scan::rfind(body, words).is_some();
     let reason: &[u8] = if let Some((method, _)) = cut(head, b" authentication failed for user \"") {
         fields.put_with(Tax::AuthMethod, |arena| arena.extend(method.iter().map(u8::to_ascii_lowercase)));
         b"bad_credentials"
