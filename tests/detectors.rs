@@ -124,11 +124,10 @@ fn daily_work_is_left_alone() {
 }
 
 /// Traces that touch no credentials, keys, secrets, logging, snapshots or databases.
-const OTHER_TRACES: [&str; 7] = [
+const OTHER_TRACES: [&str; 6] = [
     "aws.execution.ec2-launch-unusual-instances",
     "aws.execution.ec2-user-data",
     "aws.execution.ssm-send-command",
-    "aws.execution.ssm-start-session",
     "aws.impact.bedrock-invoke-model",
     "aws.persistence.lambda-layer-extension",
     "aws.persistence.lambda-overwrite-code",
