@@ -48,6 +48,7 @@ pub fn dynamodb() -> Option<Server> {
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         return Some(serve(command, port));
     }
+    println!("dynoxide is not installed (tests/setup cargo): moto stands in for DynamoDB");
     moto()
 }
 
