@@ -27,7 +27,8 @@ const INBOX_BATCHES: usize = 8;
 /// Findings that wait for the keeper.
 const FOUND_BATCHES: usize = 64;
 
-/// Hears of each commit: the positions that are safe now, and what became of their events.
+/// Hears of each commit: the positions that are safe now, and what became of their events. Also each second or so of nothing, as a sign
+/// of life: a worker of a fleet may have no shard.
 pub type Committed = Box<dyn FnMut(&[Mark], &Tally) + Send>;
 
 /// What the daemon is made of.

@@ -292,6 +292,7 @@ impl Keeping {
         if self.alone {
             self.metrics.set_leases(self.grants.borrow().len(), 0, 0);
         }
+        (self.committed)(&[], &Tally::default());
         let mut shards: Vec<ShardView> = self.read_to.iter().map(|(shard, read)| self.own_shard(shard, read, now_ms)).collect();
         let open = self.keeper.as_ref().map(AnyKeeper::open_shards).unwrap_or_default();
         let others = open.into_iter().filter(|(open, _)| !self.read_to.contains_key(&open.shard));
