@@ -354,3 +354,34 @@ async fn a_test_alert_takes_the_route_of_a_real_one() {
     assert!(pager.seen()[0].json()["payload"]["summary"].as_str().unwrap().starts_with("TEST ALERT: "));
     assert!(chat.seen()[0].body.contains("TEST ALERT"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_heartbeat_stops_while_the_pipeline_stands_still() {
+    let now_ms = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let server = FaultServer::always(200, "").await;
+    let delivery = format!("heartbeat: {{ url: '{}/beat', every_seconds: 1 }}", server.url);
+    let bench = Bench::new(memory(), &[], "{}", &delivery).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(deliver::run(bench.desk.clone(), Http::new(), stopped));
+    let beats = async |more_than: usize| {
+        for _ in 0..100 {
+            if server.seen().len() > more_than {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no beat after {more_than}");
+    };
+    beats(0).await;
+    assert_eq!((server.seen()[0].path.as_str(), &server.seen()[0].json()["status"]), ("/beat", &"alive".into()));
+    bench.desk.pulse(now_ms() - 400_000);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = server.seen().len();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(server.seen().len(), before, "whoever waits for it raises the alarm");
+    assert!(bench.metrics.delivery.heartbeats_failed.get() >= 2);
+    bench.desk.pulse(now_ms());
+    beats(before).await;
+    stop.send(true).unwrap();
+    running.await.unwrap().unwrap();
+}
