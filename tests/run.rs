@@ -5,10 +5,8 @@
 #![cfg(feature = "demo")]
 
 #[path = "support/servers.rs"]
-#[allow(dead_code)]
 mod servers;
 #[path = "support/tools.rs"]
-#[allow(dead_code)]
 mod tools;
 
 use std::{
