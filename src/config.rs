@@ -182,6 +182,14 @@ fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Repo
     if let Err(error) = route::Router::new(&config.routing, &names) {
         report.error(place("routing"), error.to_string());
     }
+    for (name, sink) in &config.sinks {
+        if let Err(error) = sink::Sink::check(name, sink) {
+            report.error(place("sinks"), error.to_string());
+        }
+    }
+    if let Some(fallback) = config.delivery.fallback.as_ref().filter(|name| !config.sinks.contains_key(*name)) {
+        report.error(place("delivery"), format!("delivery.fallback: no sink is called `{fallback}`"));
+    }
     if config.workers == Some(0) {
         report.error_hint(place("workers"), "no worker would decode anything", "leave the key out for one worker a core");
     }

@@ -158,6 +158,22 @@ impl Sink {
         Ok(Self { name: name.into(), kind })
     }
 
+    /// What `open` would refuse, without a network or credentials.
+    ///
+    /// # Errors
+    /// A key that does not fit, with the sink's name.
+    pub fn check(name: &str, config: &Config) -> Result<(), SinkError> {
+        let wrong = |key: &'static str, detail: String| SinkError::Config { sink: name.to_owned(), key, detail };
+        let shared = Shared { http: http::Http::new(), page_url: None };
+        match config {
+            Config::Pagerduty(c) => pagerduty::Pagerduty::new(c, &shared).map(drop).map_err(|e| wrong("pagerduty.endpoint", e.to_string())),
+            Config::Alertmanager(c) => alertmanager::Alertmanager::new(c, &shared).map(drop).map_err(|e| wrong("alertmanager.urls", e.to_string())),
+            Config::Webhook(c) => webhook::Webhook::new(c, &shared).map(drop).map_err(|e| wrong("webhook.headers", e)),
+            Config::Sns(c) => sns::region(&c.topic_arn).map(drop).map_err(|e| wrong("sns.topic_arn", e)),
+            Config::Slack(_) | Config::CloudwatchLogs(_) | Config::File(_) | Config::Stdout(_) => Ok(()),
+        }
+    }
+
     pub fn kind_word(&self) -> &'static str {
         match self.kind {
             Kind::Pagerduty(_) => "pagerduty",

@@ -38,10 +38,7 @@ pub struct Sns {
 
 impl Sns {
     pub async fn new(config: &Config, _shared: &Shared) -> Result<Self, String> {
-        let parts: Vec<&str> = config.topic_arn.split(':').collect();
-        let [_, _, "sns", region, _, _] = parts[..] else {
-            return Err("not like arn:aws:sns:REGION:ACCOUNT:NAME".into());
-        };
+        let region = region(&config.topic_arn)?;
         let client = Client::new(&aws::load(Some(region), config.endpoint.as_deref()).await);
         Ok(Self { client, topic_arn: config.topic_arn.clone(), form: config.form })
     }
@@ -57,6 +54,15 @@ impl Sns {
         }
         publish.send().await.map(drop).map_err(|error| judge(error.code(), error.raw_response().map(|r| r.status().as_u16())))
     }
+}
+
+/// The region that a topic's ARN names.
+pub(super) fn region(topic_arn: &str) -> Result<&str, String> {
+    let parts: Vec<&str> = topic_arn.split(':').collect();
+    let [_, _, "sns", region, _, _] = parts[..] else {
+        return Err("not like arn:aws:sns:REGION:ACCOUNT:NAME".into());
+    };
+    Ok(region)
 }
 
 /// `code` as the service names its errors, `status` of its answer where there was one.
