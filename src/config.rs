@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::decode::log::FlowFormat;
 use crate::rule::ast::Profile;
 use crate::rule::diagnostic::Diagnostic;
 use crate::{admin, deliver, lease, route, sink, source, store};
@@ -28,6 +29,9 @@ pub struct Config {
     /// Which detectors run.
     #[serde(default)]
     pub rules: Rules,
+    /// How logs are written, where their lines don't say it.
+    #[serde(default)]
+    pub logs: Logs,
     /// What survives a restart, and its bounds.
     #[serde(default)]
     pub state: State,
@@ -57,6 +61,15 @@ pub struct Rules {
     pub profile: ProfileWord,
     /// Values of the placeholders in rules: `own_accounts`, `own_networks`, `break_glass_roles`, `automation_principals`, …
     pub lists: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// The fields of VPC flow logs, in the order in which your format has them, such as `version srcaddr dstaddr action`; by default
+    /// those of version 2, and of a file with a header line those that it names.
+    #[schemars(with = "Option<String>")]
+    pub flow_format: Option<FlowFormat>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]

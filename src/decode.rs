@@ -108,6 +108,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// VPC flow logs have this format from now on.
+    pub fn set_flow_format(&mut self, format: Option<log::FlowFormat>) {
+        self.logs.flow_format = format;
+    }
+
     /// One whole record.
     pub fn record(&mut self, data: &[u8], sink: &mut Sink<'_>) {
         self.bytes(data, &Context::default(), 0, sink);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::correlate::Inputs;
+use crate::decode::log::FlowFormat;
 use crate::decode::{Decoder, Defect, Item, LeftOut, Reason};
 use crate::detect::{Outcome, Scratch};
 use crate::event::Event;
@@ -178,6 +179,12 @@ impl Worker {
     pub fn new(rules: Arc<Detectors>) -> Self {
         let matcher = Matcher { scratch: Scratch::default(), occurrences: HashMap::new(), stopwatch: took::Stopwatch::default() };
         Self { rules, decoder: Decoder::default(), matcher, batch: Batch::default() }
+    }
+
+    /// VPC flow logs have this format.
+    pub fn with_flow_format(mut self, format: Option<FlowFormat>) -> Self {
+        self.decoder.set_flow_format(format);
+        self
     }
 
     /// From the next record on, these rules.

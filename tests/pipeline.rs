@@ -70,6 +70,7 @@ fn start(limits: Limits) -> Run {
         metrics: metrics.clone(),
         board: Board::new(now_ms()),
         workers: 2,
+        flow_format: None,
         grants,
         overview: None,
         ledger: trailwarden::lease::ledger::Ledger::new("test", None),

@@ -18,7 +18,7 @@ use super::service::{Service, stop_signal};
 use super::{run, scan};
 use crate::admin;
 use crate::alert::view::AlertView;
-use crate::config::{Config, Rules, State};
+use crate::config::{Config, Logs, Rules, State};
 use crate::deliver;
 use crate::demo::corpus::story::Story;
 use crate::demo::corpus::{Corpus, wrap::Envelope};
@@ -148,6 +148,7 @@ fn config(url: &str, folder: &std::path::Path, listen: SocketAddr, token: &str) 
         routing: Default::default(),
         delivery: deliver::Config { account_names: BTreeMap::from([(account.to_owned(), name.to_owned())]), ..Default::default() },
         admin: admin::Config { listen, token: Some(admin::Token::new(token)) },
+        logs: Logs::default(),
         workers: None,
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
+use crate::decode::log::FlowFormat;
 use crate::pipeline::{Detectors, Unfit};
 use crate::rule::ast::{Meta, Profile};
 use crate::rule::diagnostic::{Diagnostic, Severity, nearest};
@@ -63,6 +64,14 @@ pub fn loaded(arguments: &RuleArgs) -> anyhow::Result<Loaded> {
     let profile = arguments.profile.map_or_else(|| wanted.profile.into(), Profile::from);
     let loaded = rule::load(&inputs(folders), &Options { lists: Lists::new(wanted.lists), profile });
     without_errors(loaded)
+}
+
+/// Of VPC flow logs, where a config gives one.
+///
+/// # Errors
+/// How many errors there were in the config.
+pub fn flow_format(arguments: &RuleArgs) -> anyhow::Result<Option<FlowFormat>> {
+    Ok(arguments.config.as_deref().map(super::run::load).transpose()?.and_then(|config| config.logs.flow_format))
 }
 
 fn without_errors(mut loaded: Loaded) -> anyhow::Result<Loaded> {

@@ -89,6 +89,7 @@ impl Service {
             limits: config.state.limits(),
             metrics: metrics.clone(),
             workers,
+            flow_format: config.logs.flow_format.clone(),
             grants: leases.grants(),
             overview: leases.overview(),
             ledger: leases.ledger(),

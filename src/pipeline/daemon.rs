@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::keeping::{self, Keeping};
 use super::{Batch, Detectors, Tally, Worker};
 use crate::admin::{Board, Replayed};
+use crate::decode::log::FlowFormat;
 use crate::lease::ledger::{Ledger, Mark};
 use crate::lease::{GrantsView, OverviewView};
 use crate::metrics::Metrics;
@@ -40,6 +41,8 @@ pub struct Parts {
     /// What the status page shows.
     pub board: Arc<Board>,
     pub workers: usize,
+    /// Of VPC flow logs.
+    pub flow_format: Option<FlowFormat>,
     /// The shards that are being read, for the frontier.
     pub grants: GrantsView,
     /// Of a fleet, whose workers share the store: all shards, and who leads.
@@ -112,7 +115,7 @@ pub async fn run(mut parts: Parts, batches: mpsc::Receiver<source::Batch>) -> Re
     let mut inboxes = Vec::with_capacity(parts.workers);
     for number in 0..parts.workers.max(1) {
         let (inbox, jobs) = mpsc::channel(INBOX_BATCHES);
-        let worker = Worker::new(detectors.clone());
+        let worker = Worker::new(detectors.clone()).with_flow_format(parts.flow_format.clone());
         let to_keeper = to_keeper.clone();
         spawn(&format!("worker-{number}"), move || work(worker, jobs, &to_keeper));
         inboxes.push(inbox);

@@ -27,7 +27,8 @@ const DEFAULT: [Tax; 14] = [
 ];
 
 /// The columns of a format: what each holds, nothing where this program has no name for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct FlowFormat {
     columns: Vec<Option<Tax>>,
 }
@@ -46,6 +47,14 @@ impl FlowFormat {
         let columns: Vec<Option<Tax>> = text.split_whitespace().take(MOST_COLUMNS).map(|word| column(&name(word))).collect();
         let has = |tax| columns.contains(&Some(tax));
         (has(Tax::FlowSource) && has(Tax::FlowDestination) && has(Tax::FlowAction)).then_some(Self { columns })
+    }
+}
+
+impl TryFrom<String> for FlowFormat {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("a flow log's format names its fields in order, among them srcaddr, dstaddr and action")
     }
 }
 
