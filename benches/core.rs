@@ -52,6 +52,9 @@ fn main() {
             work.push(Work::lines(name, engine));
         }
     }
+    // In the standard profile, as they are installed.
+    let own = detectors(&sets.own);
+    work.push(Work::envelopes(OWN, &own.engine));
     let plain = detectors(&sets.of_200());
     let watched = detectors(&[sets.of_200(), watchers()].concat());
     work.push(Work::kept(PLAIN, &plain));
@@ -117,7 +120,6 @@ impl RuleSets {
         let sets = [
             ("0 rules", Vec::new()),
             ("quiet rules", self.quiet.clone()),
-            (OWN, self.own.clone()),
             ("200 rules", with(200)),
             ("1000 rules", with(1_000)),
             ("flood", [self.quiet.as_slice(), self.flood.as_slice()].concat()),

@@ -80,7 +80,7 @@ impl Index {
         if all.is_empty() {
             return false;
         }
-        let Some(known) = known(event) else {
+        let Some((known, values)) = known(event) else {
             survivors.rules.extend_from_slice(all);
             return true;
         };
@@ -88,7 +88,7 @@ impl Index {
             *memo = Memo::default();
         }
         self.key.clear();
-        (0..MEMO_FIELDS).for_each(|route| push(&mut self.key, known.get(route)));
+        values.into_iter().for_each(|value| push(&mut self.key, value));
         let open = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
         if open.rules.is_empty() {
             return false;
@@ -175,13 +175,18 @@ fn push(key: &mut Vec<u8>, value: Option<Option<&[u8]>>) {
     }
 }
 
-/// The routing values, if source and name are known and those that are remembered are short. `readOnly` isn't among them yet.
-fn known<'a>(event: &'a Event<'a>) -> Option<KnownValues<'a>> {
+/// A routing value as `KnownValues::get` tells it.
+type Told<'a> = Option<Option<&'a [u8]>>;
+
+/// The routing values, and apart those that are remembered, if source and name are known and these are short. `readOnly` isn't among
+/// them yet.
+#[inline]
+fn known<'a>(event: &'a Event<'a>) -> Option<(KnownValues<'a>, [Told<'a>; MEMO_FIELDS])> {
     let (Body::Plain(body) | Body::Escaped(body)) = event.body else { return None };
     let known = KnownValues { body, routing: &event.routing, read_only: Known::Unknown, fields: ROUTED_FIELDS.len() };
-    let mut values = (0..MEMO_FIELDS).map(|route| known.get(route));
-    let usable = values.all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
-    (usable && known.get(0).is_some() && known.get(1).is_some()).then_some(known)
+    let values: [Told<'a>; MEMO_FIELDS] = std::array::from_fn(|route| known.get(route));
+    let usable = values.iter().all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
+    (usable && values[0].is_some() && values[1].is_some()).then_some((known, values))
 }
 
 fn read_only(event: &Event<'_>) -> Known {

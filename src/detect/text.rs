@@ -3,6 +3,8 @@
 //! In: text as UTF-8 bytes. Out: yes or no. Invariant: case is folded letter by letter with Unicode's lower-case mapping and no
 //! locale (so the Kelvin sign equals `k`, and a long s does not equal `s`); no pattern costs more than length × parts.
 
+use std::sync::OnceLock;
+
 use aho_corasick::packed;
 use memchr::memmem::Finder;
 
@@ -95,12 +97,36 @@ const TOGETHER_FROM: usize = 4;
 /// Patterns to which case doesn't matter, of which one must match.
 #[derive(Debug)]
 pub(super) struct PatternSet {
+    patterns: Box<[TextMatcher]>,
+    /// Made when first needed: there are hundreds of sets, and a short scan needs few of them.
+    together: OnceLock<Together>,
+}
+
+#[derive(Debug)]
+struct Together {
     literals: Option<packed::Searcher>,
-    others: Box<[TextMatcher]>,
+    /// Indexes of the patterns that are not among them.
+    others: Box<[u32]>,
 }
 
 impl PatternSet {
     pub fn new(patterns: Vec<TextMatcher>) -> Self {
+        Self { patterns: patterns.into(), together: OnceLock::new() }
+    }
+
+    /// `text` is folded already.
+    pub fn is_match_folded(&self, text: &[u8]) -> bool {
+        if self.patterns.len() < TOGETHER_FROM {
+            return self.patterns.iter().any(|pattern| pattern.is_match_folded(text));
+        }
+        let Together { literals, others } = self.together.get_or_init(|| Together::new(&self.patterns));
+        literals.as_ref().is_some_and(|literals| literals.find(text).is_some())
+            || others.iter().any(|index| self.patterns[*index as usize].is_match_folded(text))
+    }
+}
+
+impl Together {
+    fn new(patterns: &[TextMatcher]) -> Self {
         let anywhere = |pattern: &TextMatcher| match &pattern.shape {
             Shape::Contains(finder) if !finder.needle().is_empty() => Some(finder.needle().to_vec()),
             _ => None,
@@ -108,14 +134,9 @@ impl PatternSet {
         let literals: Vec<_> = patterns.iter().filter_map(anywhere).collect();
         // There is none for a great many, nor for a processor without vectors.
         let together = if literals.len() < TOGETHER_FROM { None } else { packed::Searcher::new(&literals) };
-        let others = patterns.into_iter().filter(|pattern| together.is_none() || anywhere(pattern).is_none()).collect();
+        let is_other = |pattern: &TextMatcher| together.is_none() || anywhere(pattern).is_none();
+        let others = (0u32..).zip(patterns).filter(|(_, pattern)| is_other(pattern)).map(|(index, _)| index).collect();
         Self { literals: together, others }
-    }
-
-    /// `text` is folded already.
-    pub fn is_match_folded(&self, text: &[u8]) -> bool {
-        self.literals.as_ref().is_some_and(|literals| literals.find(text).is_some())
-            || self.others.iter().any(|pattern| pattern.is_match_folded(text))
     }
 }
 
