@@ -23,9 +23,8 @@ pub use latency::{Latency, Percentiles};
 /// What became of an alert at a sink. Each is a series of `trailwarden_alerts_total`.
 pub const ALERT_OUTCOMES: [&str; 6] = ["delivered", "retried", "rejected", "silenced", "grouped", "fallback"];
 
-/// Where a record's time goes; `detect` includes the decoding, which it is interwoven with. Each is a series of
-/// `trailwarden_stage_seconds`.
-pub const STAGES: [&str; 5] = ["fetch", "detect", "correlate", "commit", "deliver"];
+/// Where a record's time goes. Each is a series of `trailwarden_stage_seconds`.
+pub const STAGES: [&str; 6] = ["fetch", "decode", "detect", "correlate", "commit", "deliver"];
 
 const LEASE_STATES: [&str; 3] = ["held", "foreign", "unassigned"];
 const LEASE_EVENTS: [&str; 6] = ["taken", "expired", "renewed", "lost", "released", "failed"];
@@ -362,6 +361,7 @@ impl Metrics {
 
     /// `stage` is one of `STAGES`.
     pub fn stage(&self, stage: &'static str) -> Latency {
+        debug_assert!(STAGES.contains(&stage), "{stage} would be missing at the start and on the page");
         self.stages.with(stage)
     }
 
