@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use rows::{Input, Measured, Work};
 use trailwarden::{
-    demo::corpus::{Corpus, wrap::Envelopes},
     detect::Engine,
     pipeline::Detectors,
     rule::{Options, Source, load_texts},
@@ -34,7 +33,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let events = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100_000);
     let only = words.iter().find(|word| word.parse::<u64>().is_err());
-    let input = input(events);
+    let input = Input::of(SEED, events);
     println!(
         "corpus: seed {SEED}, {} events of {} B, {:.0} MB plain, {:.0} MB as {} gz envelopes",
         input.events,
@@ -74,17 +73,6 @@ fn main() {
     if let Some((one, two)) = two {
         println!("two threads, 200 rules, wall clock: {:.0} k/s against {:.0} k/s with one: {:.2} x", two / 1e3, one / 1e3, two / one);
     }
-}
-
-fn input(events: u64) -> Input {
-    let mut input = Input::default();
-    let mut envelopes = Envelopes::new(Corpus::new(SEED));
-    while input.events < events {
-        let mut record = Vec::new();
-        input.events += u64::from(envelopes.next_record(&mut record));
-        input.add_record(record);
-    }
-    input
 }
 
 /// Texts by set: the peer reads them from folders.

@@ -27,10 +27,7 @@ use md5::{Digest as _, Md5};
 use rows::{Input, Work};
 use serde_json::Value;
 use trailwarden::{
-    demo::{
-        corpus::{Corpus, wrap::Envelopes},
-        endpoint::{Endpoint, Limits, Options},
-    },
+    demo::endpoint::{Endpoint, Limits, Options},
     lease::{Notices, local::Local},
     metrics::Metrics,
     pipeline::Detectors,
@@ -61,24 +58,13 @@ fn main() {
     }
     let events = words.iter().find_map(|word| word.parse().ok()).unwrap_or(300_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let input = input(events);
+    let input = Input::of(SEED, events);
     let (n, plain, gz) = (input.records.len(), input.plain_bytes as f64 / 1e6, input.gz_bytes as f64 / 1e6);
     println!("corpus: seed {SEED}, {} events, {plain:.0} MB plain, {gz:.0} MB as {n} gz envelopes", input.events);
     pull_rate(&runtime, &input);
     for mode in ["fan_out", "polling"] {
         eight_shards(&runtime, &input, mode);
     }
-}
-
-fn input(events: u64) -> Input {
-    let mut input = Input::default();
-    let mut envelopes = Envelopes::new(Corpus::new(SEED));
-    while input.events < events {
-        let mut record = Vec::new();
-        input.events += u64::from(envelopes.next_record(&mut record));
-        input.add_record(record);
-    }
-    input
 }
 
 fn detectors() -> Arc<Detectors> {

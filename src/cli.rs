@@ -22,7 +22,7 @@ mod tail;
 mod state;
 mod test;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +41,11 @@ const EXAMPLES: &str = "Examples:
   trailwarden scan --rules builtin --rules my-rules/ --fail-on high events.json
 
 Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage, config or rule error, 3 records quarantined.";
+
+/// Whether what goes to `stream` may be coloured: a terminal, unless `NO_COLOR` has a value.
+pub fn takes_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

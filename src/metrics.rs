@@ -11,12 +11,12 @@ use std::{
     },
 };
 
-use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
-};
+use prometheus::{Counter, CounterVec, Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+mod families;
 mod latency;
 
+use families::Families;
 use latency::LatencyFamily;
 pub use latency::{Latency, Percentiles};
 
@@ -476,121 +476,5 @@ fn gauge_value(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Makes and registers families with the prefix `trailwarden_`.
-struct Families(Registry);
-
-impl Families {
-    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let family = made.expect("names in the code are valid");
-        self.0.register(Box::new(family.clone())).expect("names in the code are distinct");
-        family
-    }
-
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(name, help).namespace("trailwarden")
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::with_opts(Self::opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels))
-    }
-
-    fn float_counter(&self, name: &str, help: &str) -> Counter {
-        self.add(Counter::with_opts(Self::opts(name, help)))
-    }
-
-    fn float_counters(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
-        self.add(CounterVec::new(Self::opts(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Gauge {
-        self.add(Gauge::with_opts(Self::opts(name, help)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Self::opts(name, help), labels))
-    }
-
-    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::with_opts(Self::opts(name, help)))
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels))
-    }
-
-    fn latencies(&self, name: &str, help: &str, label: &'static str) -> LatencyFamily {
-        self.add(Ok(LatencyFamily::new(&format!("trailwarden_{name}"), help, label)))
-    }
-
-    fn build_info(&self) {
-        let info = Self::opts("build_info", "The running version, as labels; always 1.");
-        self.add(IntGaugeVec::new(info, &["version"])).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        #[cfg(target_os = "linux")]
-        self.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn series_stand_at_zero_from_the_start() {
-        let metrics = Metrics::new();
-        metrics.rule("r1", "high");
-        metrics.sink("page");
-        let text = metrics.render(0);
-        for line in [
-            "trailwarden_events_total{outcome=\"quarantined\"} 0",
-            "trailwarden_findings_total{level=\"high\",rule=\"r1\"} 0",
-            "trailwarden_alerts_total{outcome=\"rejected\",sink=\"page\"} 0",
-            "trailwarden_sink_request_seconds_count{sink=\"page\"} 0",
-            "trailwarden_stage_seconds_bucket{stage=\"detect\",le=\"+Inf\"} 0",
-            "trailwarden_build_info{version=\"0.1.0\"} 1",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
-        }
-    }
-
-    #[test]
-    fn checkpoint_age_is_that_of_the_scrape() {
-        let metrics = Metrics::new();
-        let shard = metrics.shard("s/shardId-0", 1_000);
-        assert!(metrics.render(4_000).contains("trailwarden_shard_checkpoint_age_seconds{shard=\"s/shardId-0\"} 3\n"));
-        shard.checkpointed(3_500);
-        assert!(metrics.render(4_000).contains("trailwarden_shard_checkpoint_age_seconds{shard=\"s/shardId-0\"} 0.5\n"));
-        metrics.remove_shard("s/shardId-0");
-        assert!(!metrics.render(4_000).contains("shardId-0"));
-    }
-
-    #[test]
-    fn buckets_are_cumulative_and_percentiles_exact() {
-        let metrics = Metrics::new();
-        let stage = metrics.stage("commit");
-        for ms in [1, 3, 3, 40, 7_200_000] {
-            stage.record(Duration::from_millis(ms));
-        }
-        let text = metrics.render(0);
-        for (le, count) in [("0.0025", 1), ("0.005", 3), ("0.05", 4), ("600", 4), ("+Inf", 5)] {
-            let line = format!("trailwarden_stage_seconds_bucket{{stage=\"commit\",le=\"{le}\"}} {count}");
-            assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
-        }
-        let p = stage.percentiles();
-        assert_eq!(p.count, 5);
-        assert!((2.97..3.04).contains(&p.p50_ms), "{p:?}");
-    }
-
-    #[test]
-    fn a_removed_rule_leaves_no_series() {
-        let metrics = Metrics::new();
-        metrics.rule("gone", "low").matches.inc();
-        metrics.remove_rule("gone", "low");
-        assert!(!metrics.render(0).contains("gone"));
-    }
-}
+mod tests;

@@ -26,20 +26,14 @@ use std::{
 
 use bytes::Bytes;
 use support::{
-    proxy::{Proxy, Spoil},
+    proxy::Spoil,
     servers,
-    trouble::{FAILOVER_MS, Random, Worker, rows, trouble, watch},
+    trouble::{FAILOVER_MS, Scene, Worker, rows, trouble, watch},
 };
 use tokio::time::sleep;
 use trailwarden::{
-    demo::endpoint::{Endpoint, Faults, Options},
-    lease::{
-        Notices,
-        config::Config as LeaseConfig,
-        manager::Manager,
-        row::Naming,
-        table::{Cost, Table},
-    },
+    demo::endpoint::Endpoint,
+    lease::{Notices, config::Config as LeaseConfig, manager::Manager, row::Naming},
     metrics::Metrics,
     position::Position,
     source::{
@@ -152,19 +146,8 @@ fn processed(folder: &Path) -> (BTreeSet<u32>, usize, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_nothing() {
     let Some(dynamodb) = servers::dynamodb() else { return };
-    let from_env = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
-    let rounds = from_env("TRAILWARDEN_ROUNDS").unwrap_or(20);
-    let seed = from_env("TRAILWARDEN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("seed {seed}, {rounds} rounds");
-    let mut random = Random(seed);
-    let endpoint = Arc::new(Endpoint::start(Options::default()).await.unwrap());
-    endpoint.create_stream("s", 2).unwrap();
-    endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
-    let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(&dynamodb.url)).await);
-    let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::new(&Metrics::new())) };
-    // The workers reach their table through this: calls throttled, failed, and made with their answer lost.
-    let proxy = Proxy::start(&dynamodb.url, Spoil { throttled: 50, failed: 20, lost: 30 }, seed).await;
-    let folder = tempfile::tempdir().unwrap();
+    let Scene { seed, rounds, mut random, endpoint, table, proxy, folder } =
+        Scene::new(&dynamodb.url, Spoil { throttled: 50, failed: 20, lost: 30 }).await;
     let mut number = 0;
     let mut start = || {
         number += 1;

@@ -26,16 +26,12 @@ use std::{
 
 use bytes::Bytes;
 use support::{
-    proxy::{Proxy, Spoil},
+    proxy::Spoil,
     servers,
-    trouble::{FAILOVER_MS, Random, Worker, rows, trouble, watch},
+    trouble::{FAILOVER_MS, Random, Scene, Worker, rows, trouble, watch},
 };
 use tokio::time::sleep;
-use trailwarden::{
-    demo::endpoint::{Endpoint, Faults, Options},
-    lease::table::{Cost, Table},
-    metrics::Metrics,
-};
+use trailwarden::demo::endpoint::Endpoint;
 
 const WORKERS: usize = 3;
 /// Users at a time, and events of each: a sequence lasts for some seconds, so that troubles fall into it.
@@ -162,18 +158,8 @@ impl Drop for Logs {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_alerts_are_those_of_a_quiet_evaluation() {
     let Some(dynamodb) = servers::dynamodb() else { return };
-    let from_env = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
-    let rounds = from_env("TRAILWARDEN_ROUNDS").unwrap_or(20);
-    let seed = from_env("TRAILWARDEN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("seed {seed}, {rounds} rounds");
-    let mut random = Random(seed);
-    let endpoint = Arc::new(Endpoint::start(Options::default()).await.unwrap());
-    endpoint.create_stream("s", 2).unwrap();
-    endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
-    let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(&dynamodb.url)).await);
-    let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::new(&Metrics::new())) };
-    let proxy = Proxy::start(&dynamodb.url, Spoil { throttled: 30, failed: 10, lost: 20 }, seed).await;
-    let folder = tempfile::tempdir().unwrap();
+    let Scene { seed, rounds, mut random, endpoint, table, proxy, folder } =
+        Scene::new(&dynamodb.url, Spoil { throttled: 30, failed: 10, lost: 20 }).await;
     let _logs = Logs(folder.path().to_owned());
     fs::create_dir(folder.path().join("rules")).unwrap();
     fs::write(folder.path().join("rules/all.yml"), RULES).unwrap();

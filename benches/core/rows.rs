@@ -14,6 +14,7 @@ use std::{
 use cpu_time::ThreadTime;
 use trailwarden::{
     decode::{Decoder, Item},
+    demo::corpus::{Corpus, wrap::Envelopes},
     detect::{EVIDENCE_FIELDS, Engine, Scratch},
     event::FieldId,
     pipeline::{self, Detectors, Replay},
@@ -32,7 +33,19 @@ pub struct Input {
 }
 
 impl Input {
-    pub fn add_record(&mut self, record: Vec<u8>) {
+    /// At least so many events, in envelopes, the same for the same seed.
+    pub fn of(seed: u64, events: u64) -> Self {
+        let mut input = Self::default();
+        let mut envelopes = Envelopes::new(Corpus::new(seed));
+        while input.events < events {
+            let mut record = Vec::new();
+            input.events += u64::from(envelopes.next_record(&mut record));
+            input.add_record(record);
+        }
+        input
+    }
+
+    fn add_record(&mut self, record: Vec<u8>) {
         let mut plain = Vec::new();
         inflate(&mut libdeflater::Decompressor::new(), &record, &mut plain);
         let envelope: serde_json::Value = serde_json::from_slice(&plain).expect("the corpus writes valid JSON");

@@ -4,7 +4,7 @@
 //! same daemon as `run`, on an embedded stream; nothing leaves loopback.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ async fn play(args: &Args) -> anyhow::Result<()> {
     let listen = free(args.listen);
     let config = config(endpoint.url(), &folder, listen, &token);
     let detectors = run::detectors(&config.rules)?;
-    let mut stage = Stage { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), alerts: 0, incidents: HashSet::new() };
+    let mut stage = Stage { colour: super::takes_colour(&std::io::stdout()), alerts: 0, incidents: HashSet::new() };
     stage.open(&detectors, args);
     let (_reload, current) = watch::channel(Arc::new(detectors));
     let service = Service::start(config, current).await?;

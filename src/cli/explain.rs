@@ -6,7 +6,6 @@
 mod probe;
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         read(&path, &mut probe, &mut kept).with_context(|| path.display().to_string())?;
     }
     kept.misses = nearest(kept.misses);
-    let mut page = Page { text: String::new(), colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() };
+    let mut page = Page { text: String::new(), colour: super::takes_colour(&std::io::stdout()) };
     page.write(rule, &probe, &kept, &loaded.set);
     emit(&page.text)?;
     Ok(ExitCode::SUCCESS)

@@ -4,12 +4,11 @@
 
 pub mod show;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::bail;
 
-use crate::decode::log::FlowFormat;
+use crate::config::{Config, Logs};
 use crate::pipeline::{Detectors, Unfit};
 use crate::rule::ast::{Meta, Profile};
 use crate::rule::diagnostic::{Diagnostic, Severity, nearest};
@@ -27,6 +26,12 @@ pub struct RuleArgs {
     /// Runs the rules as this config of `run` does: with its lists, its profile and, without --rules, its folders
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl RuleArgs {
+    fn config(&self) -> anyhow::Result<Option<Config>> {
+        self.config.as_deref().map(super::run::load).transpose()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -56,22 +61,14 @@ pub fn inputs(arguments: &[PathBuf]) -> Vec<Input> {
 /// # Errors
 /// How many errors there were, in the rules or in the config.
 pub fn loaded(arguments: &RuleArgs) -> anyhow::Result<Loaded> {
-    let wanted = match &arguments.config {
-        Some(path) => super::run::load(path)?.rules,
-        None => crate::config::Rules::default(),
-    };
+    wanted(arguments, arguments.config()?.map(|config| config.rules).unwrap_or_default())
+}
+
+fn wanted(arguments: &RuleArgs, wanted: crate::config::Rules) -> anyhow::Result<Loaded> {
     let folders = if arguments.rules.is_empty() { &wanted.folders } else { &arguments.rules };
     let profile = arguments.profile.map_or_else(|| wanted.profile.into(), Profile::from);
     let loaded = rule::load(&inputs(folders), &Options { lists: Lists::new(wanted.lists), profile });
     without_errors(loaded)
-}
-
-/// Of VPC flow logs, where a config gives one.
-///
-/// # Errors
-/// How many errors there were in the config.
-pub fn flow_format(arguments: &RuleArgs) -> anyhow::Result<Option<FlowFormat>> {
-    Ok(arguments.config.as_deref().map(super::run::load).transpose()?.and_then(|config| config.logs.flow_format))
 }
 
 fn without_errors(mut loaded: Loaded) -> anyhow::Result<Loaded> {
@@ -83,14 +80,15 @@ fn without_errors(mut loaded: Loaded) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Loads and compiles.
+/// Loads and compiles, and says how logs are written.
 ///
 /// # Errors
 /// How many errors there were; they are on stderr.
-pub fn load(arguments: &RuleArgs) -> anyhow::Result<Detectors> {
-    let mut loaded = loaded(arguments)?;
+pub fn load(arguments: &RuleArgs) -> anyhow::Result<(Detectors, Logs)> {
+    let (rules, logs) = arguments.config()?.map(|config| (config.rules, config.logs)).unwrap_or_default();
+    let mut loaded = wanted(arguments, rules)?;
     match Detectors::new(&loaded.set) {
-        Ok(detectors) => Ok(detectors),
+        Ok(detectors) => Ok((detectors, logs)),
         Err(errors) => {
             loaded.diagnostics = unfit(errors);
             without_errors(loaded).and_then(|_| bail!("rules that can't be compiled"))
@@ -126,7 +124,7 @@ pub fn named<'s>(name: &str, set: &'s RuleSet) -> anyhow::Result<&'s Meta> {
 
 /// Whether stderr takes colours.
 pub fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    super::takes_colour(&std::io::stderr())
 }
 
 /// `1 error`, `2 errors`.

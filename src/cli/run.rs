@@ -3,7 +3,6 @@
 //! In: a config file. Out: alerts at their sinks, until SIGTERM. Invariant: what is wrong with the config or the rules is told
 //! before anything is read.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,8 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// How many errors there are.
 pub fn load(path: &std::path::Path) -> anyhow::Result<Config> {
     config::load(path).map_err(|wrong| {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        wrong.found.iter().for_each(|d| eprintln!("{}", d.render(&wrong.text, colour)));
+        wrong.found.iter().for_each(|d| eprintln!("{}", d.render(&wrong.text, rules::colour())));
         anyhow::anyhow!("{} in the config", rules::counted(wrong.found.len(), "error"))
     })
 }

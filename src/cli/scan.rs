@@ -77,8 +77,8 @@ enum Message {
 const QUEUED_BATCHES: usize = 64;
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let rules = Arc::new(super::rules::load(&args.rules)?);
-    let flow_format = super::rules::flow_format(&args.rules)?;
+    let (rules, logs) = super::rules::load(&args.rules)?;
+    let rules = Arc::new(rules);
     let files: Vec<Arc<Path>> = files::walk(&args.paths)?.into_iter().map(Arc::from).collect();
     let progress = progress_bar(files.len());
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len()).max(1);
@@ -88,9 +88,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Printer { replay: Replay::new(&rules)?, format: args.format, out: BufWriter::new(io::stdout().lock()), findings: 0, worst: None, failed: 0 };
     std::thread::scope(|scope| -> anyhow::Result<()> {
         for _ in 0..readers {
-            let (sender, rules, files, next, flow_format) = (sender.clone(), rules.clone(), &files, &next, flow_format.clone());
+            let (sender, rules, files, next, format) = (sender.clone(), rules.clone(), &files, &next, logs.flow_format.clone());
             scope.spawn(move || {
-                let mut worker = Worker::new(rules).with_flow_format(flow_format);
+                let mut worker = Worker::new(rules).with_flow_format(format);
                 while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                     read_file(path, &mut worker, &sender);
                 }

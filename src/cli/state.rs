@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !common.state.is_file() {
         bail!("{}: there is no such file; it is `state` in the daemon's configuration", common.state.display());
     }
-    let detectors = load(&common.rules)?;
+    let (detectors, _) = load(&common.rules)?;
     let nodes: HashMap<Id, &Node> = detectors.plan.nodes.iter().map(|node| (node.state, node)).collect();
     let store = EmbeddedStore::open(&common.state)?;
     match &args.what {

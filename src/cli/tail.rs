@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{IsTerminal, Write, stdout},
+    io::{Write, stdout},
     process::ExitCode,
     thread,
     time::Duration,
@@ -53,7 +53,7 @@ struct Printer {
 /// # Errors
 /// The daemon can't be reached at the start.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let colour = super::takes_colour(&stdout());
     let mut printer = Printer { format: args.format, colour, printed: VecDeque::new() };
     let mut open = printer.earlier(&args.daemon, args.lines)?;
     loop {

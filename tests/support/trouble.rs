@@ -15,14 +15,51 @@ use std::{
 };
 
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::time::sleep;
 use trailwarden::{
-    demo::endpoint::Endpoint,
-    lease::{row::Row, table::Table},
+    demo::endpoint::{Endpoint, Faults, Options},
+    lease::{
+        row::Row,
+        table::{Cost, Table},
+    },
+    metrics::Metrics,
     position::Position,
 };
 
+use super::proxy::{Proxy, Spoil};
+
 pub const FAILOVER_MS: u64 = 1000;
+
+/// What troubles befall: a stream whose calls fail, the leases, and the way by which workers reach these and their state.
+pub struct Scene {
+    pub seed: u64,
+    pub rounds: u32,
+    pub random: Random,
+    pub endpoint: Arc<Endpoint>,
+    /// Straight, not through the proxy.
+    pub table: Table,
+    /// Calls throttled, failed, and made with their answer lost.
+    pub proxy: Proxy,
+    pub folder: TempDir,
+}
+
+impl Scene {
+    /// Seed and rounds are `TRAILWARDEN_SEED` and `TRAILWARDEN_ROUNDS`, or of this process and 20.
+    pub async fn new(dynamodb_url: &str, spoil: Spoil) -> Self {
+        let from_env = |name: &str| std::env::var(name).ok();
+        let rounds = from_env("TRAILWARDEN_ROUNDS").and_then(|n| n.parse().ok()).unwrap_or(20);
+        let seed = from_env("TRAILWARDEN_SEED").and_then(|n| n.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+        println!("seed {seed}, {rounds} rounds");
+        let endpoint = Arc::new(Endpoint::start(Options::default()).await.unwrap());
+        endpoint.create_stream("s", 2).unwrap();
+        endpoint.set_faults(Faults { seed, error_rate: 0.03, throttle_rate: 0.03, reset_rate: 0.02, expired_rate: 0.02, ..Faults::default() });
+        let client = aws_sdk_dynamodb::Client::new(&trailwarden::aws::load(None, Some(dynamodb_url)).await);
+        let table = Table { client, name: "app".to_owned(), cost: Arc::new(Cost::new(&Metrics::new())) };
+        let proxy = Proxy::start(dynamodb_url, spoil, seed).await;
+        Self { seed, rounds, random: Random(seed), endpoint, table, proxy, folder: tempfile::tempdir().unwrap() }
+    }
+}
 
 /// A process that reads the stream; killed when dropped.
 pub struct Worker {

@@ -3,6 +3,10 @@
 //! In: statement text, perhaps cut, perhaps several statements. Out: event, class, command, object. Invariant: of several
 //! statements the gravest one counts, and comments, also MySQL's executable ones, can't hide a keyword. Linear time.
 
+mod words;
+
+use words::{Words, comment};
+
 use super::{fields::LogFields, tax::Tax};
 use crate::redact;
 
@@ -138,71 +142,6 @@ fn skip_dollar(text: &[u8], open: usize) -> usize {
     }
     let start = open + tag + 1;
     memchr::memmem::find(&text[start..], &text[open..start]).map_or(start, |end| start + end + tag + 1)
-}
-
-/// Length of the comment at the start. MySQL runs the inside of `/*!…*/`, so only its opening counts as comment.
-fn comment(bytes: &[u8]) -> usize {
-    match bytes {
-        [b'/', b'*', b'!', rest @ ..] => 3 + rest.iter().take(6).take_while(|byte| byte.is_ascii_digit()).count(),
-        [b'/', b'*', b'M', b'!', rest @ ..] => 4 + rest.iter().take(6).take_while(|byte| byte.is_ascii_digit()).count(),
-        [b'/', b'*', rest @ ..] => memchr::memmem::find(rest, b"*/").map_or(bytes.len(), |end| end + 4),
-        [b'-', b'-', rest @ ..] => memchr::memchr(b'\n', rest).map_or(bytes.len(), |end| end + 3),
-        _ => 0,
-    }
-}
-
-/// Words and quoted names of a statement; comments and brackets are passed over.
-struct Words<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Words<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        Self { rest: text }
-    }
-
-    fn skip(&mut self) {
-        loop {
-            let blanks = self.rest.iter().take_while(|byte| byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b',' | b';')).count();
-            self.rest = &self.rest[blanks..];
-            let comment = match self.rest {
-                [b'*', b'/', ..] => 2,
-                [b'#', ..] => memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len()),
-                rest => comment(rest),
-            };
-            if comment == 0 {
-                return;
-            }
-            self.rest = &self.rest[comment..];
-        }
-    }
-}
-
-impl<'a> Iterator for Words<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.skip();
-        let mut end = 0;
-        while let Some(&byte) = self.rest.get(end) {
-            match byte {
-                b'"' | b'`' | b'\'' | b'[' => {
-                    let close = if byte == b'[' { b']' } else { byte };
-                    end = memchr::memchr(close, &self.rest[end + 1..]).map_or(self.rest.len(), |at| end + at + 2);
-                }
-                b'(' | b')' | b',' | b';' => break,
-                b'=' if end > 0 => break,
-                _ if byte.is_ascii_whitespace() => break,
-                b'/' if self.rest.get(end + 1) == Some(&b'*') => break,
-                b'-' if self.rest.get(end + 1) == Some(&b'-') => break,
-                b'*' if self.rest.get(end + 1) == Some(&b'/') => break,
-                _ => end += 1,
-            }
-        }
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        (!word.is_empty()).then_some(word)
-    }
 }
 
 fn is(word: &[u8], any: &[&str]) -> bool {
