@@ -105,6 +105,15 @@ async fn no_secret_of_the_config_shows_anywhere() {
     shown.push(("the daemon's log".to_owned(), fs::read_to_string(&log).unwrap()));
     shown.push(("the state".to_owned(), String::from_utf8_lossy(&fs::read(folder.path().join("state.redb")).unwrap()).into_owned()));
 
+    // A state file that takes no more bytes: the daemon ends by itself, and says why.
+    let mut failing = Command::new("sh");
+    failing.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "sh"]);
+    let plain = trailwarden(&["run", "--config", &file], port);
+    failing.arg(plain.get_program()).args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let out = failing.output().unwrap();
+    assert!(!out.status.success(), "it runs without a state: {}", said(&out));
+    shown.push(("the crash".to_owned(), said(&out)));
+
     // Configs that are wrong beside, before and in a secret.
     for (name, from, to) in [
         ("a secret that is a list", format!("hmac_secret: {CANARY}"), format!("hmac_secret: [{CANARY}x]")),
