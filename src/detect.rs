@@ -20,6 +20,7 @@ use crate::event::{AccountId, Body, Event, FieldId, Schema, Slots, derived, json
 use crate::rule::ast::{Rule, Span};
 use compile::{CompiledRule, Node};
 use cost::Costs;
+use expression::Expressions;
 use index::{Index, Survivors};
 use predicate::Subject;
 
@@ -141,10 +142,11 @@ impl Engine {
         for name in EVIDENCE_FIELDS {
             schema.add(name);
         }
+        let mut expressions = Expressions::default();
         let mut errors = Vec::new();
         let mut compiled = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            match compile::rule(rule, &mut schema) {
+            match compile::rule(rule, &mut schema, &mut expressions) {
                 Ok(rule) => compiled.push(rule),
                 Err((span, message)) => errors.push(CompileError { rule: index, span, message }),
             }

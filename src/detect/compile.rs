@@ -8,7 +8,7 @@ use std::sync::Arc;
 use memchr::memmem::Finder;
 
 use super::Nested;
-use super::expression::{Expression, Flags};
+use super::expression::{Expressions, Flags};
 use super::predicate::{Matcher, Matchers, Predicate, Subject};
 use super::{
     Scratchpad,
@@ -228,8 +228,8 @@ fn settle(nodes: &[Node], known: &KnownValues<'_>, pad: &mut Scratchpad, decides
     result
 }
 
-pub(super) fn rule(rule: &Rule, schema: &mut Schema) -> Result<CompiledRule, Failure> {
-    let mut compiler = Compiler { schema: &mut *schema, derived: 0 };
+pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressions) -> Result<CompiledRule, Failure> {
+    let mut compiler = Compiler { schema: &mut *schema, expressions, derived: 0 };
     let selections = rule.selections.iter();
     let mut roots = Vec::with_capacity(rule.conditions.len());
     for condition in &rule.conditions {
@@ -263,6 +263,7 @@ pub(super) fn add_field(schema: &mut Schema, name: &str) -> (crate::event::Field
 
 struct Compiler<'s> {
     schema: &'s mut Schema,
+    expressions: &'s mut Expressions,
     derived: u32,
 }
 
@@ -321,8 +322,9 @@ impl Compiler<'_> {
             Test::Exists(wanted) => Matcher::Exists(*wanted),
             Test::Regex { source, ignore_case, multi_line, dot_all } => {
                 let flags = Flags { ignore_case: *ignore_case, multi_line: *multi_line, dot_all: *dot_all };
-                let expression = Expression::new(source, flags).map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?;
-                Matcher::Regex(Box::new(expression))
+                let expression =
+                    self.expressions.get(source, flags).map_err(|e| (test.span, format!("this regular expression can't be used: {e}")))?;
+                Matcher::Regex(expression)
             }
             Test::Compare { op, number, .. } => Matcher::Compare { op: *op, number: *number },
             Test::Cidr(net) => Matcher::Cidr(*net),
@@ -335,7 +337,7 @@ impl Compiler<'_> {
             Test::Unexpanded { .. } => Matcher::Never,
             Test::Element { every, block } => {
                 let mut schema = Schema::new();
-                let root = Compiler { schema: &mut schema, derived: 0 }.block(block)?;
+                let root = Compiler { schema: &mut schema, expressions: self.expressions, derived: 0 }.block(block)?;
                 if schema.is_full() {
                     return Err((test.span, super::TOO_MANY_FIELDS.to_owned()));
                 }

@@ -3,7 +3,8 @@
 //! In: the source, checked by its parser. Out: yes or no for a text. Invariant: an expression that could outgrow its bound is
 //! built at once, so that it is refused when rules are loaded and never later.
 
-use std::sync::OnceLock;
+use std::collections::{HashMap, hash_map::Entry};
+use std::sync::{Arc, OnceLock};
 
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
@@ -16,7 +17,7 @@ const SURELY_SMALL: usize = 4_096;
 /// States that one range of characters may need, as ranges are split by the lengths of their UTF-8 forms.
 const STATES_A_RANGE: usize = 16;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Flags {
     pub ignore_case: bool,
     pub multi_line: bool,
@@ -31,6 +32,21 @@ pub(super) struct Expression {
     /// Building one costs a hundred times what parsing does, and most rules never come to need theirs.
     regex: OnceLock<Regex>,
     needs: Option<Finder<'static>>,
+}
+
+/// Expressions of a rule set: many rules ask the same of different fields.
+#[derive(Debug, Default)]
+pub(super) struct Expressions(HashMap<(Box<str>, Flags), Arc<Expression>>);
+
+impl Expressions {
+    /// # Errors
+    /// As `Expression::new`.
+    pub fn get(&mut self, source: &str, flags: Flags) -> Result<Arc<Expression>, regex::Error> {
+        Ok(match self.0.entry((source.into(), flags)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(place) => place.insert(Arc::new(Expression::new(source, flags)?)).clone(),
+        })
+    }
 }
 
 impl Expression {

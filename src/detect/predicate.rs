@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::expression::Expression;
 use super::text::{self, PatternSet, TextMatcher};
@@ -43,7 +44,7 @@ pub(super) enum Matcher {
     Bool(bool),
     Null,
     Exists(bool),
-    Regex(Box<Expression>),
+    Regex(Arc<Expression>),
     Compare { op: Comparison, number: f64 },
     Cidr(ipnet::IpNet),
     FieldRef { field: FieldId, how: Affix, cased: bool },
