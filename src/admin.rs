@@ -93,7 +93,17 @@ pub enum Command {
     ReplayQuarantined(String, Reply<Option<Replayed>>),
 }
 
-pub type Reply<T> = oneshot::Sender<T>;
+pub type Reply<T> = oneshot::Sender<Told<T>>;
+
+/// What a command led to.
+#[derive(Debug)]
+pub enum Told<T> {
+    Done(T),
+    /// It is written down, and the worker that delivers will carry it out. It has not yet.
+    Later,
+    /// Why it was not carried out, and won't be.
+    Refused(String),
+}
 
 /// What became of a quarantined record that was decoded again.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -26,6 +26,7 @@ mod command;
 mod lane;
 mod ledger;
 mod letters;
+pub mod order;
 mod plan;
 mod run;
 mod timer;
@@ -171,9 +172,8 @@ impl Desk {
         for (key, row) in ledger::all(&*store, ledger::STORM)? {
             storms.restore(String::from_utf8_lossy(&key).into_owned(), row);
         }
-        let silences = ledger::all(&*store, ledger::SILENCE)?.into_iter().map(|(_, silence)| silence).collect();
         let starts = ledger::next_start(&*store)?;
-        let state = State { router, storms, silences, timers: BTreeSet::new(), due: HashMap::new(), sequence: starts << SEQUENCE_BITS };
+        let state = State { router, storms, silences: Vec::new(), timers: BTreeSet::new(), due: HashMap::new(), sequence: starts << SEQUENCE_BITS };
         let post = |sink: Sink| Post { metrics: metrics.sink(&sink.name), sink, wake: Notify::new(), standing: Mutex::default() };
         let desk = Self {
             sinks: sinks.into_iter().map(post).collect(),
@@ -187,9 +187,14 @@ impl Desk {
             config,
             metrics,
         };
+        desk.state().silences = desk.read_silences()?;
         desk.restore_timers()?;
         desk.count_letters()?;
         Ok(desk)
+    }
+
+    fn read_silences(&self) -> Result<Vec<Silence>, StoreError> {
+        Ok(ledger::all(&*self.store, ledger::SILENCE)?.into_iter().map(|(_, silence)| silence).collect())
     }
 
     /// Tells alerts on `live` instead of on a channel of its own: for a desk that others follow.

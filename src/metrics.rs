@@ -119,6 +119,8 @@ pub struct DeliveryMetrics {
     pub heartbeats_ok: IntCounter,
     pub heartbeats_failed: IntCounter,
     pub quarantine_records: IntGauge,
+    /// Commands given to other workers of the fleet, as they were last looked for.
+    pub orders: IntGauge,
 }
 
 /// The fleet, as this worker sees it.
@@ -468,6 +470,7 @@ impl DeliveryMetrics {
             heartbeats_ok: heartbeats.with_label_values(&["ok"]),
             heartbeats_failed: heartbeats.with_label_values(&["failed"]),
             quarantine_records: r.int_gauge("quarantine_records", "Records kept aside, ready for inspection and replay."),
+            orders: r.int_gauge("orders_waiting", "Commands given to other workers that wait for the one that delivers."),
         }
     }
 }

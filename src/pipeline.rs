@@ -9,6 +9,7 @@ pub mod daemon;
 mod detectors;
 mod keeper;
 mod keeping;
+mod orders;
 mod replay;
 mod showing;
 mod took;

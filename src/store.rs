@@ -155,6 +155,16 @@ pub enum KvOp {
     Remove(OutboxKey),
 }
 
+impl KvOp {
+    fn change(&self) -> Change {
+        match self {
+            Self::Put { namespace, key, value } => Change::Put { table: Table::Kv, key: kv_key(namespace, key).into(), value: value.clone().into() },
+            Self::Delete { namespace, key } => Change::Delete { table: Table::Kv, key: kv_key(namespace, key).into() },
+            Self::Remove(key) => remove(key),
+        }
+    }
+}
+
 /// Gets each row in key order; `Break` ends the scan. It must not call the store again.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
@@ -254,17 +264,13 @@ pub trait Store: Send + Sync {
 
     /// One atomic batch over any namespaces and the outbox.
     fn kv_write(&self, ops: &[KvOp]) -> Result<()> {
-        let changes = ops
-            .iter()
-            .map(|op| match op {
-                KvOp::Put { namespace, key, value } => {
-                    Change::Put { table: Table::Kv, key: kv_key(namespace, key).into(), value: value.clone().into() }
-                }
-                KvOp::Delete { namespace, key } => Change::Delete { table: Table::Kv, key: kv_key(namespace, key).into() },
-                KvOp::Remove(key) => remove(key),
-            })
-            .collect();
-        self.commit(changes)
+        self.commit(ops.iter().map(KvOp::change).collect())
+    }
+
+    /// `kv_write`, if this row still is as it was read. False: it isn't, and nothing was changed.
+    fn kv_write_if(&self, namespace: &'static str, key: &[u8], row: &[u8], ops: &[KvOp]) -> Result<bool> {
+        let guard = Guard { table: Table::Kv, key: kv_key(namespace, key).into(), value: Some(row.into()) };
+        self.commit_if(&[guard], ops.iter().map(KvOp::change).collect())
     }
 
     /// Where each shard stands; written by the keeper in the batch that holds its findings.

@@ -115,3 +115,20 @@ async fn kept_things_are_listed_shown_and_replayed() {
     let (code, said) = run(&daemon, &["quarantine", "replay", "--all"]).await;
     assert!(code == 1 && said.contains("still can't be decoded: still no JSON"), "{said}");
 }
+
+/// In a fleet the answer of a worker that doesn't deliver is true also when none does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_carries_out_yet_is_said_to_wait() {
+    let sink = || ("chat", format!("slack: {{ url: '{}' }}", "http://127.0.0.1:9/hook"));
+    let daemon = daemon::start_idle(&[sink()]).await;
+    let (code, said) = run(&daemon, &["alert", "test"]).await;
+    assert!(code == 0 && said.starts_with("the high test alert is written down, but not in force yet: "), "{code} {said}");
+    let silence = r#"{"match": {"rules": ["r"]}, "seconds": 60, "reason": "drill"}"#;
+    let token = format!("authorization: Bearer {}\r\n", daemon::TOKEN);
+    let (status, _, answer) = daemon.request("POST", "/api/silences", &token, silence).await;
+    assert!(status == 202 && answer.starts_with(r#"{"accepted":"written down"#), "{status} {answer}");
+    assert_eq!(daemon.get("/api/silences").await.1, "[]");
+    assert_eq!(daemon.desk.take_orders(daemon::now_ms()).unwrap(), 2);
+    assert!(daemon.get("/api/silences").await.1.contains("drill"));
+    assert!(daemon.get("/api/alerts").await.1.contains(r#""outcome":"sent""#));
+}

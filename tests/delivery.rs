@@ -20,7 +20,10 @@ use std::{
 use fault::{Fault, FaultServer};
 use trailwarden::{
     alert::{Alert, Level},
-    deliver::{self, Desk, Lane},
+    deliver::{
+        self, Desk, Lane,
+        order::{Order, Outcome},
+    },
     metrics::Metrics,
     route,
     sink::{self, Shared, Sink, http::Http},
@@ -252,7 +255,8 @@ async fn silenced_alerts_are_archived_and_page_nobody() {
     let window = "{ maintenance: [{ reason: patching, match: { rules: [patched] }, starts: '2025-11-24T00:00:00Z', ends: '2025-11-25T00:00:00Z' }] }";
     let mut bench = Bench::new(memory(), &sinks, window, "{}").await;
     let request = serde_json::from_value(serde_json::json!({"match": {"rules": ["noisy"]}, "seconds": 60, "reason": "known", "by": "ana"}));
-    let silence = bench.desk.add_silence(request.unwrap(), bench.now_ms).unwrap();
+    let silence = route::Silence::new("1".into(), request.unwrap(), bench.now_ms).unwrap();
+    bench.desk.carry_out(&Order::AddSilence(silence.clone()), bench.now_ms).unwrap();
     let restarted = Bench::new(bench.store.clone(), &sinks, window, "{}").await;
     assert_eq!(restarted.desk.silences(), [silence], "a silence survives a restart");
     bench.put(&[of_rule(1, Level::Critical, "noisy"), of_rule(2, Level::Critical, "patched"), of_rule(3, Level::Critical, "other")]);
@@ -283,8 +287,9 @@ async fn a_refused_alert_is_a_dead_letter_goes_elsewhere_and_can_be_replayed() {
     assert_eq!(letters.len(), 1);
     assert!(bench.metrics.render(0).contains("trailwarden_dead_letters{sink=\"pager\"} 1"));
     broken.store(false, Ordering::Relaxed);
-    assert!(bench.desk.replay_letter("no such", bench.now_ms).unwrap().is_none());
-    bench.desk.replay_letter(&letters[0].id, bench.now_ms).unwrap().unwrap();
+    let replay = |id: &str| bench.desk.carry_out(&Order::ReplayLetter(id.into()), bench.now_ms).unwrap();
+    assert_eq!(replay("no such"), Outcome::Done(false));
+    assert_eq!(replay(&letters[0].id), Outcome::Done(true));
     bench.pass(5_000, 500).await;
     assert_eq!(pager.seen().len(), 2);
     assert!(bench.desk.letters().unwrap().is_empty());
@@ -348,8 +353,9 @@ async fn a_test_alert_takes_the_route_of_a_real_one() {
     let sinks = [("pager", pagerduty(&pager)), ("chat", format!("slack: {{ url: '{}' }}", chat.url))];
     let routing = "routes: [{ match: { min_level: high }, sinks: [pager], stop: true }, { sinks: [chat] }]";
     let mut bench = Bench::new(memory(), &sinks, routing, "{}").await;
-    assert_eq!(bench.desk.test_alert(Level::Critical, None, bench.now_ms).unwrap(), ["pager"]);
-    assert_eq!(bench.desk.test_alert(Level::Low, None, bench.now_ms).unwrap(), ["chat"]);
+    let test = |level| bench.desk.carry_out(&Order::TestAlert { level, pillar: None }, bench.now_ms).unwrap().sinks();
+    assert_eq!(test(Level::Critical), ["pager"]);
+    assert_eq!(test(Level::Low), ["chat"]);
     bench.pass(3_000, 500).await;
     assert!(pager.seen()[0].json()["payload"]["summary"].as_str().unwrap().starts_with("TEST ALERT: "));
     assert!(chat.seen()[0].body.contains("TEST ALERT"));

@@ -25,7 +25,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use trailwarden::alert::{Alert, Level};
+use trailwarden::{
+    alert::{Alert, Level},
+    deliver::order::Order,
+};
 
 struct Ended(Child);
 
@@ -106,7 +109,7 @@ async fn a_real_alertmanager_receives_groups_and_resolves() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(active().await.len(), 2);
     // A person resolves one; the group's other stays.
-    assert!(daemon.desk.resolve(&format!("{:032x}", 2), daemon::now_ms()).unwrap());
+    assert!(daemon.desk.carry_out(&Order::Resolve(format!("{:032x}", 2)), daemon::now_ms()).unwrap().is_done());
     until("one alert left", async || active().await.len() == 1).await;
     println!("Alertmanager got 3 alerts, grouped 2 of them, resolved the rate by itself and one deed by hand");
 }

@@ -20,12 +20,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use support::servers::{self, free_port};
 use tokio::time::sleep;
 use trailwarden::demo::endpoint::{Endpoint, Limits, Options};
 
 const FAILOVER_MS: u64 = 3000;
 const EXPIRED: &str = "trailwarden_lease_events_total{event=\"expired\"}";
+const TOKEN: &str = "a-token-of-the-test";
 const SIGTERM_BOUND: Duration = Duration::from_secs(2);
 /// Sequences that straddle one hand-over.
 const SEQUENCES: u32 = 8;
@@ -100,7 +102,7 @@ impl Daemon {
              rules: {{folders: ['{0}/rules']}}\n\
              sinks: {{hook: {{webhook: {{url: '{hook}'}}}}}}\n\
              routing: {{storm: {{incidents: 100000}}}}\n\
-             admin: {{listen: '127.0.0.1:{port}'}}\n",
+             admin: {{listen: '127.0.0.1:{port}', token: {TOKEN}}}\n",
             folder.display()
         );
         std::fs::write(folder.join("c.yml"), config).unwrap();
@@ -117,9 +119,16 @@ impl Daemon {
     }
 
     fn get(&self, path: &str) -> Option<String> {
+        self.ask("GET", path, "")
+    }
+
+    /// The whole answer, its status line first.
+    fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        socket.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n\r\n", self.port).as_bytes()).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(12))).ok()?;
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n", self.port);
+        let head = format!("{head}authorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n", body.len());
+        socket.write_all((head + body).as_bytes()).ok()?;
         let mut text = String::new();
         socket.read_to_string(&mut text).ok()?;
         Some(text)
@@ -138,6 +147,13 @@ impl Daemon {
             sleep(Duration::from_millis(25)).await;
         }
         since.elapsed()
+    }
+
+    /// Status and JSON.
+    fn json(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let text = self.ask(method, path, body).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
     }
 
     fn signal(&self, signal: &str) {
@@ -190,7 +206,7 @@ async fn alerted(posted: &Mutex<Vec<String>>, total: u32) {
 async fn told_once(posted: &Mutex<Vec<String>>, kind: u32) {
     let since = Instant::now();
     loop {
-        let notices: Vec<serde_json::Value> = posted.lock().unwrap().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
+        let notices: Vec<Value> = posted.lock().unwrap().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
         let mut told: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
         for notice in notices.iter().filter(|n| n["rule"]["title"] == "Four" && n["action"] == "trigger") {
             let text = |name: &str| notice[name].as_str().unwrap().to_owned();
@@ -210,7 +226,7 @@ async fn told_once(posted: &Mutex<Vec<String>>, kind: u32) {
 fn posted_once(posted: &Mutex<Vec<String>>) {
     let mut count: BTreeMap<String, u32> = BTreeMap::new();
     for body in posted.lock().unwrap().iter() {
-        let notice: serde_json::Value = serde_json::from_str(body).unwrap();
+        let notice: Value = serde_json::from_str(body).unwrap();
         *count.entry(notice["id"].as_str().unwrap().to_owned()).or_default() += 1;
     }
     let twice: Vec<_> = count.iter().filter(|(_, n)| **n > 1).collect();
@@ -264,4 +280,83 @@ async fn a_daemon_takes_over_from_one_that_ends_and_from_one_that_dies() {
     told_once(&posted, 3_000).await;
     posted_once(&posted);
     c.signal("-TERM");
+}
+
+/// Waits until `found` gives something; how long that took goes with it.
+async fn until<T>(what: &str, found: impl Fn() -> Option<T>) -> (T, Duration) {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return (found, since.elapsed());
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "no {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What people ask of the worker that doesn't deliver: each thing is done, told truly, and done once where the other dies meanwhile.
+#[tokio::test]
+async fn commands_work_on_any_worker() {
+    let Some(dynamodb) = servers::dynamodb() else { return };
+    let endpoint = Endpoint::start(Options { limits: Limits::NONE, ..Options::default() }).await.unwrap();
+    endpoint.create_stream("s", 2).unwrap();
+    let (hook, posted) = webhook();
+    let folder = tempfile::tempdir().unwrap();
+    let start = |name: &str| Daemon::start(folder.path(), name, endpoint.url(), &dynamodb.url, &hook);
+    let delivering = start("a");
+    delivering.holds(2).await;
+    let other = start("b");
+    other.holds(1).await;
+    assert_eq!(other.json("GET", "/api/status", "").1["delivers"], "trailwarden-a");
+    endpoint.put("s", (0..1).map(record)).unwrap();
+    alerted(&posted, 1).await;
+
+    let request = json!({"match": {"accounts": ["000000000001"]}, "seconds": 600, "reason": "drill <b>"}).to_string();
+    let since = Instant::now();
+    let (status, silence) = other.json("POST", "/api/silences", &request);
+    println!("a silence set on another worker: {:?}", since.elapsed());
+    assert!(status == 201 && since.elapsed() < Duration::from_secs(3), "{status} {silence} {:?}", since.elapsed());
+    for worker in [&delivering, &other] {
+        assert_eq!(worker.json("GET", "/api/silences", "").1, json!([silence]));
+        assert!(worker.get("/").unwrap().contains("drill &lt;b&gt;"), "on the page too");
+    }
+    endpoint.put("s", (1..3).map(record)).unwrap();
+    let told = |account: &str| posted.lock().unwrap().iter().any(|body| body.contains(account));
+    until("alert on account 2", || told("000000000002").then_some(())).await;
+    let quiet = || other.get("/api/alerts").unwrap().contains(r#""outcome":"silenced""#).then_some(());
+    until("silenced alert", quiet).await;
+    assert!(!told("000000000001"), "account 1 is silenced");
+    assert_eq!(other.json("POST", "/api/silences", "{}").0, 400);
+    let path = format!("/api/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(other.json("DELETE", &path, ""), (200, json!({ "ended": silence })));
+    assert_eq!(other.json("DELETE", &path, "").0, 404);
+    assert_eq!(delivering.json("GET", "/api/silences", "").1, json!([]));
+
+    let incident = other.json("GET", "/api/incidents", "").1[0]["key"].as_str().unwrap().to_owned();
+    for action in ["acknowledge", "resolve"] {
+        assert_eq!(other.json("POST", &format!("/api/incidents/{incident}/{action}"), ""), (200, json!({"done": true})), "{action}");
+    }
+    assert_eq!(other.json("POST", &format!("/api/incidents/{incident}/resolve"), "").0, 404, "it is over");
+    let resolved = || posted.lock().unwrap().iter().any(|b| b.contains(&incident) && b.contains(r#""action":"resolve""#)).then_some(());
+    until("notice of the resolve", resolved).await;
+    let tested = Command::new(env!("CARGO_BIN_EXE_trailwarden"))
+        .args(["alert", "test", "--level", "low", "--address", &format!("127.0.0.1:{}", other.port)])
+        .env("TRAILWARDEN_TOKEN", TOKEN)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&tested.stdout), "a low test alert is on its way to hook\n", "{tested:?}");
+
+    // Nobody delivers for longer than the answer waits.
+    delivering.signal("-STOP");
+    let (status, answer) = other.json("POST", "/api/test-alert", r#"{"level": "high"}"#);
+    println!("while the worker that delivers is stopped: {status} {answer}");
+    let tests = || posted.lock().unwrap().iter().filter(|body| body.contains("TEST ALERT") && body.contains(r#""level":"high""#)).count();
+    assert!(status == 200 || status == 202 && answer["accepted"].as_str().unwrap().contains("written down"), "{status} {answer}");
+    let (_, took) = until("test alert", || (tests() > 0).then_some(())).await;
+    println!("the test alert came {took:?} later");
+    delivering.signal("-CONT");
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(tests(), 1, "the worker that woke up does it no second time");
+    delivering.signal("-TERM");
+    other.signal("-TERM");
 }

@@ -16,23 +16,26 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{Admin, Command, now_ms};
+use super::{Admin, Command, Reply, Told, now_ms};
 use crate::{
     alert::{
         Level, escape,
         view::{AlertView, RECENT, RECENT_ALERTS},
     },
     metrics::{Percentiles, STAGES},
-    route::SilenceError,
+    route::{Silence, SilenceError},
     store::{StoreError, blocking, quarantine},
 };
 
 /// The pipeline answers within milliseconds, unless it is in trouble.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Of a command that waits for the worker that delivers.
+const LATER: &str = "written down, but not in force yet: no worker of the fleet has carried it out so far. One will as soon as it delivers, \
+which after a crash takes `leases.failover_ms`";
 /// Rows of one list.
 const LISTED: usize = 1_000;
 
-/// Why a request got no answer of its own.
+/// Why a request got no answer of its own; with 202: that it will be carried out.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -47,7 +50,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.why }))).into_response()
+        let what = if self.status.is_success() { "accepted" } else { "error" };
+        (self.status, Json(json!({ what: self.why }))).into_response()
     }
 }
 
@@ -179,8 +183,15 @@ pub(super) async fn sinks(State(admin): State<Arc<Admin>>) -> Response {
     Json(&**admin.board.sinks.load()).into_response()
 }
 
-pub(super) async fn silences(State(admin): State<Arc<Admin>>) -> Response {
-    Json(&**admin.board.silences.load()).into_response()
+/// In force now, by age. Read from the store: in a fleet any worker may be asked.
+pub(super) fn silences_at(admin: &Admin, now_ms: i64) -> Result<Vec<Silence>, StoreError> {
+    let rows = blocking(|| admin.store.kv_first("silence", &[], LISTED))?;
+    let silences = rows.iter().filter_map(|(_, row)| serde_json::from_slice::<Silence>(row).ok());
+    Ok(silences.filter(|silence| silence.ends_ms > now_ms).collect())
+}
+
+pub(super) async fn silences(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+    json_text(&silences_at(&admin, now_ms())?)
 }
 
 pub(super) async fn letters(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
@@ -206,17 +217,16 @@ pub(super) async fn quarantined(State(admin): State<Arc<Admin>>, Path(id): Path<
 }
 
 /// Sends a command and waits for its answer.
-async fn ask<T>(admin: &Admin, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Problem> {
+async fn ask<T>(admin: &Admin, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
     let (reply, answer) = oneshot::channel();
-    let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is too busy or stopping; try again");
-    admin.commands.try_send(command(reply)).map_err(|_| busy())?;
+    let unavailable = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    let busy = "the daemon is too busy or stopping; look whether it took effect before you try again";
+    admin.commands.try_send(command(reply)).map_err(|_| unavailable(busy))?;
     match tokio::time::timeout(ANSWER, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "another worker of the fleet delivers: ask that one (`delivers` in /api/status tells which it is); or the daemon is stopping",
-        )),
-        Err(_) => Err(busy()),
+        Ok(Ok(Told::Done(answer))) => Ok(answer),
+        Ok(Ok(Told::Later)) => Err(Problem::new(StatusCode::ACCEPTED, LATER)),
+        Ok(Ok(Told::Refused(why))) => Err(unavailable(&why)),
+        Ok(Err(_)) | Err(_) => Err(unavailable(busy)),
     }
 }
 
@@ -227,7 +237,6 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
 fn silence_problem(error: SilenceError) -> Problem {
     let status = match error {
         SilenceError::Unknown(_) => StatusCode::NOT_FOUND,
-        SilenceError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     };
     Problem::new(status, error.to_string())

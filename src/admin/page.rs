@@ -61,7 +61,7 @@ fn render(admin: &Admin, name: &str) -> Result<String, StoreError> {
         "alerts" => feed::alerts(admin)?,
         "shards" => tables::shards(admin),
         "sinks" => tables::sinks(admin, now_ms),
-        "silences" => tables::silences(admin, now_ms),
+        "silences" => tables::silences(admin, now_ms)?,
         "latency" => tables::latency(admin),
         _ => tables::rules(admin),
     })

@@ -11,7 +11,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-use crate::{alert::Level, alert::view::SinkView, route::Silence};
+use crate::{alert::Level, alert::view::SinkView};
 
 /// No progress of the pipeline for so long makes `/healthz` fail.
 const PULSE_MS: i64 = 60_000;
@@ -29,7 +29,6 @@ pub struct Board {
     pub rule_set: ArcSwap<RuleSetView>,
     pub queues: ArcSwap<Vec<QueueView>>,
     pub sinks: ArcSwap<Vec<SinkView>>,
-    pub silences: ArcSwap<Vec<Silence>>,
     rules_loaded: AtomicBool,
     leases_held: AtomicBool,
     draining: AtomicBool,
@@ -118,7 +117,6 @@ impl Board {
             rule_set: ArcSwap::default(),
             queues: ArcSwap::default(),
             sinks: ArcSwap::default(),
-            silences: ArcSwap::default(),
             rules_loaded: AtomicBool::new(false),
             leases_held: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -51,6 +51,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let Action::Test(test) = &args.action;
     let level = format!("{:?}", test.level).to_lowercase();
     let answer = test.daemon.post("/api/test-alert", &json!({ "level": level, "pillar": test.pillar }).to_string())?;
+    if let Some(accepted) = answer["accepted"].as_str() {
+        println!("the {level} test alert is {}", crate::alert::escape::terminal(accepted));
+        return Ok(ExitCode::SUCCESS);
+    }
     let sinks: Vec<&str> = answer["sinks"].as_array().into_iter().flatten().filter_map(|sink| sink.as_str()).collect();
     if sinks.is_empty() {
         eprintln!("no route takes a {level} alert{}", test.pillar.as_ref().map(|p| format!(" of pillar {p}")).unwrap_or_default());

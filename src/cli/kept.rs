@@ -111,6 +111,9 @@ fn run(action: &Action, path: &str, columns: impl Fn(&Value) -> Vec<Value>) -> R
 }
 
 fn told(answer: &Value) -> String {
+    if let Some(accepted) = answer["accepted"].as_str() {
+        return terminal(accepted).into_owned();
+    }
     match answer["events"].as_u64() {
         Some(events) => format!("decoded: {events} events, {} findings", answer["findings"]),
         None => "queued for its sink again".into(),

@@ -1,7 +1,7 @@
 //! What people do to delivery: silences, acknowledging, resolving, test alerts; and what they get to see of it.
 //!
-//! In: requests that the admin API has let through. Out: durable rows, queued notices, views. Invariant: a change is durable
-//! before it is answered.
+//! In: orders that the admin API has let through, here or on another worker. Out: durable rows, queued notices, views. Invariant: a
+//! change is durable before it is answered, and an order that was written down is carried out once.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,17 @@ use std::{
 };
 
 use super::{
-    Desk,
-    ledger::{self, Incident, Pending, ToldState, What},
+    Desk, State,
+    ledger::{self, DeadLetter, Incident, Pending, ToldState, What},
+    order::{Order, Outcome, Taken},
     plan::Draft,
 };
 use crate::{
     alert::{
         Alert, Level, RuleInfo,
-        view::{AlertView, Fate, RECENT, SinkView},
+        view::{AlertView, Fate, SinkView},
     },
-    route::{Silence, SilenceError, SilenceRequest},
+    route::Silence,
     sink::{Action, Notice},
     store::{KvOp, StoreError},
 };
@@ -27,80 +28,105 @@ use crate::{
 const SILENCES: usize = 1_000;
 
 impl Desk {
-    pub fn add_silence(&self, request: SilenceRequest, now_ms: i64) -> Result<Silence, SilenceError> {
-        let mut state = self.state();
-        if state.silences.len() >= SILENCES {
-            return Err(SilenceError::Store(format!("{SILENCES} silences are in force; end some")));
-        }
-        let id = format!("{now_ms:x}-{:x}", state.next_sequence());
-        let silence = Silence::new(id, request, now_ms)?;
-        let row = ledger::put(ledger::SILENCE, silence.id.as_str(), &silence).map_err(stored)?;
-        self.store.kv_write(&[row]).map_err(stored)?;
-        state.silences.push(silence.clone());
-        self.metrics.delivery.silences_active.set((state.silences.len() + state.router.windows_open(now_ms)) as i64);
-        Ok(silence)
+    /// # Errors
+    /// What the store says.
+    pub fn carry_out(&self, order: &Order, now_ms: i64) -> Result<Outcome, StoreError> {
+        Ok(self.carry_out_taken(order, None, now_ms)?.0)
     }
 
-    pub fn end_silence(&self, id: &str) -> Result<Silence, SilenceError> {
+    /// `taken`: the row that the order was written down in; it goes with the change, and the outcome is noted for who asked. False:
+    /// the row was gone, and nothing was changed.
+    pub(super) fn carry_out_taken(&self, order: &Order, taken: Option<Taken>, now_ms: i64) -> Result<(Outcome, bool), StoreError> {
         let mut state = self.state();
-        let place = state.silences.iter().position(|s| s.id == id).ok_or_else(|| SilenceError::Unknown(id.to_owned()))?;
-        self.store.kv_write(&[KvOp::Delete { namespace: ledger::SILENCE, key: id.as_bytes().to_vec() }]).map_err(stored)?;
-        let ended = state.silences.remove(place);
-        self.metrics.delivery.silences_active.set(state.silences.len() as i64);
-        Ok(ended)
+        let mut draft = Draft::default();
+        let outcome = self.draft(&mut state, &mut draft, order, now_ms)?;
+        if outcome.is_nothing() {
+            draft = Draft::default();
+            if taken.is_none() {
+                return Ok((outcome, true));
+            }
+        }
+        if let Some(taken) = taken {
+            taken.settle(&mut draft, &outcome, now_ms)?;
+        }
+        if !self.commit(&mut state, draft, now_ms)? {
+            return Ok((outcome, false));
+        }
+        match (order, &outcome) {
+            (Order::AddSilence(_), Outcome::Silence(silence)) => state.silences.push(silence.clone()),
+            (Order::EndSilence(id), Outcome::Silence(_)) => state.silences.retain(|silence| silence.id != *id),
+            (Order::ReplayLetter(_), Outcome::Done(true)) => self.count_letters()?,
+            _ => {}
+        }
+        self.metrics.delivery.silences_active.set((state.silences.len() + state.router.windows_open(now_ms)) as i64);
+        Ok((outcome, true))
+    }
+
+    fn draft(&self, state: &mut State, draft: &mut Draft, order: &Order, now_ms: i64) -> Result<Outcome, StoreError> {
+        Ok(match order {
+            Order::AddSilence(silence) if state.silences.len() >= SILENCES => {
+                Outcome::Refused(format!("{SILENCES} silences are in force, so `{}` is not; end some", silence.id))
+            }
+            Order::AddSilence(silence) => {
+                draft.ops.push(ledger::put(ledger::SILENCE, silence.id.as_str(), silence)?);
+                Outcome::Silence(silence.clone())
+            }
+            Order::EndSilence(id) => match state.silences.iter().find(|silence| silence.id == *id) {
+                Some(silence) => {
+                    draft.ops.push(KvOp::Delete { namespace: ledger::SILENCE, key: id.as_bytes().to_vec() });
+                    Outcome::Silence(silence.clone())
+                }
+                None => Outcome::Done(false),
+            },
+            Order::Acknowledge(incident) => Outcome::Done(self.acknowledge(state, draft, incident, now_ms)?),
+            Order::Resolve(incident) => Outcome::Done(self.close(state, draft, incident, None, now_ms)?),
+            Order::TestAlert { level, pillar } => Outcome::Sinks(self.test_alert(state, draft, *level, pillar.as_deref(), now_ms)?),
+            Order::ReplayLetter(id) => Outcome::Done(self.replay_letter(state, draft, id, now_ms)?),
+        })
     }
 
     pub fn silences(&self) -> Vec<Silence> {
         self.state().silences.clone()
     }
 
-    /// Resolves an incident by hand; false where it is unknown or over.
-    pub fn resolve(&self, incident: &str, now_ms: i64) -> Result<bool, StoreError> {
-        let mut state = self.state();
-        let mut draft = Draft::default();
-        let closed = self.close(&mut state, &mut draft, incident, None, now_ms)?;
-        if closed {
-            self.commit(&mut state, draft, now_ms)?;
-        }
-        Ok(closed)
-    }
-
     /// Tells the pagers that somebody is at it; false where the incident is unknown or over.
-    pub fn acknowledge(&self, incident: &str, now_ms: i64) -> Result<bool, StoreError> {
-        let mut state = self.state();
-        let mut draft = Draft::default();
-        let Some(row) = self.load(&mut draft, incident)?.filter(|i| !i.resolved) else { return Ok(false) };
+    fn acknowledge(&self, state: &mut State, draft: &mut Draft, incident: &str, now_ms: i64) -> Result<bool, StoreError> {
+        let Some(row) = self.load(draft, incident)?.filter(|i| !i.resolved) else { return Ok(false) };
         row.acknowledged = true;
         let told: Vec<String> = row.told.iter().filter(|(_, t)| t.state != ToldState::Ended).map(|(name, _)| name.clone()).collect();
         let urgency = ledger::urgency(row.alert.rule.level, Action::Acknowledge);
         for place in told.iter().filter_map(|name| self.place_of(name)).filter(|place| self.sinks[*place].sink.kind_word() == "pagerduty") {
             let what = What::Incident { key: incident.to_owned(), action: Action::Acknowledge, note: None };
-            self.queue(&mut state, &mut draft, place, urgency, what, now_ms)?;
+            self.queue(state, draft, place, urgency, what, now_ms)?;
         }
-        self.commit(&mut state, draft, now_ms)?;
         Ok(true)
     }
 
     /// Sends a marked alert the way that a real one of that level and pillar would go. Returns the sinks, empty where no route
     /// takes it.
-    pub fn test_alert(&self, level: Level, pillar: Option<&str>, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        let mut state = self.state();
+    fn test_alert(&self, state: &mut State, draft: &mut Draft, level: Level, pillar: Option<&str>, now_ms: i64) -> Result<Vec<String>, StoreError> {
         let alert = test_alert(level, pillar, now_ms, state.next_sequence());
         let places = state.router.route(&alert);
-        let mut draft = Draft::default();
         for place in &places {
             let notice = Notice { test: true, ..Notice::trigger(alert.clone()) };
-            self.queue_own(&mut state, &mut draft, *place, notice, now_ms)?;
+            self.queue_own(state, draft, *place, notice, now_ms)?;
         }
         let sinks: Vec<String> = places.iter().map(|place| self.sinks[*place].sink.name.to_string()).collect();
         let fate = if sinks.is_empty() { Fate::Unrouted } else { Fate::Sent };
         let incident = alert.incident.clone();
-        let view = AlertView { fate, seen_ms: now_ms, incident, account_name: None, sinks: sinks.clone(), test: true, alert };
-        let key = [&ledger::time_bytes(now_ms)[..], &state.next_sequence().to_be_bytes()].concat();
-        draft.ops.push(ledger::put(RECENT, key, &view)?);
-        self.commit(&mut state, draft, now_ms)?;
-        let _ = self.live.send(Arc::new(view));
+        draft.views.push(AlertView { fate, seen_ms: now_ms, incident, account_name: None, sinks: sinks.clone(), test: true, alert });
+        self.list_recent(state, draft)?;
         Ok(sinks)
+    }
+
+    /// Queues the letter's notice for its sink again; false where no letter has the id, or its sink is configured no more.
+    fn replay_letter(&self, state: &mut State, draft: &mut Draft, id: &str, now_ms: i64) -> Result<bool, StoreError> {
+        let found = ledger::all::<DeadLetter>(&*self.store, ledger::DEAD)?.into_iter().find(|(_, letter)| letter.id == id);
+        let Some((key, letter)) = found else { return Ok(false) };
+        let Some(place) = self.place_of(&letter.sink) else { return Ok(false) };
+        draft.ops.push(KvOp::Delete { namespace: ledger::DEAD, key });
+        self.queue_own(state, draft, place, letter.notice, now_ms)?;
+        Ok(true)
     }
 
     /// Open and recently resolved incidents, newest first.
@@ -171,8 +197,4 @@ fn test_alert(level: Level, pillar: Option<&str>, now_ms: i64, sequence: u64) ->
         resolved: false,
         arrived_ms: 0,
     }
-}
-
-fn stored(error: StoreError) -> SilenceError {
-    SilenceError::Store(error.to_string())
 }

@@ -246,7 +246,7 @@ impl Desk {
             pending.mirrored = true;
             draft.ops.push(ledger::put(ledger::PENDING, key, &pending)?);
         }
-        if draft.ops.is_empty() { Ok(()) } else { self.commit(&mut state, draft, now_ms) }
+        if draft.ops.is_empty() { Ok(()) } else { self.commit(&mut state, draft, now_ms).map(|_| ()) }
     }
 
     /// Open incidents that the sink knows.

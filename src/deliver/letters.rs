@@ -48,21 +48,6 @@ impl Desk {
         Ok(ledger::all(&*self.store, ledger::DEAD)?.into_iter().map(|(_, letter)| letter).collect())
     }
 
-    /// Queues the letter's notice for its sink again; `None` where no letter has the id, or its sink is configured no more.
-    pub fn replay_letter(&self, id: &str, now_ms: i64) -> Result<Option<DeadLetter>, StoreError> {
-        let found = ledger::all::<DeadLetter>(&*self.store, ledger::DEAD)?.into_iter().find(|(_, letter)| letter.id == id);
-        let Some((key, letter)) = found else { return Ok(None) };
-        let Some(place) = self.place_of(&letter.sink) else { return Ok(None) };
-        let mut state = self.state();
-        let mut draft = Draft::default();
-        draft.ops.push(KvOp::Delete { namespace: ledger::DEAD, key });
-        self.queue_own(&mut state, &mut draft, place, letter.notice.clone(), now_ms)?;
-        self.commit(&mut state, draft, now_ms)?;
-        drop(state);
-        self.count_letters()?;
-        Ok(Some(letter))
-    }
-
     /// Brings the gauges up to date, and drops the oldest of too many.
     pub(super) fn count_letters(&self) -> Result<(), StoreError> {
         let rows = ledger::all::<DeadLetter>(&*self.store, ledger::DEAD)?;

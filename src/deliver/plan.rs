@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Desk, State,
     ledger::{self, Incident, Pending, Told, ToldState, What},
+    order::Taken,
 };
 use crate::{
     alert::{
@@ -30,10 +31,12 @@ pub(super) struct Draft {
     pub ops: Vec<KvOp>,
     pub incidents: BTreeMap<String, Incident>,
     pub wakes: Vec<usize>,
+    /// The order that it carries out; it counts only while that still waits.
+    pub order: Option<Taken>,
     /// Of sinks: how many alerts joined something already queued or told.
     grouped: Vec<usize>,
     silenced: Vec<usize>,
-    views: Vec<AlertView>,
+    pub views: Vec<AlertView>,
 }
 
 impl Desk {
@@ -221,7 +224,7 @@ impl Desk {
     }
 
     /// Keeps the newest views for the page.
-    fn list_recent(&self, state: &mut State, draft: &mut Draft) -> Result<(), StoreError> {
+    pub(super) fn list_recent(&self, state: &mut State, draft: &mut Draft) -> Result<(), StoreError> {
         let newest = draft.views.len().saturating_sub(RECENT_ALERTS);
         for view in &draft.views[newest..] {
             let key = [&ledger::time_bytes(view.seen_ms)[..], &state.next_sequence().to_be_bytes()].concat();
@@ -230,12 +233,16 @@ impl Desk {
         Ok(())
     }
 
-    /// Writes the draft, then does what follows from it.
-    pub(super) fn commit(&self, state: &mut State, mut draft: Draft, now_ms: i64) -> Result<(), StoreError> {
+    /// Writes the draft, then does what follows from it. False: its order waits no more, and nothing was changed.
+    pub(super) fn commit(&self, state: &mut State, mut draft: Draft, now_ms: i64) -> Result<bool, StoreError> {
         for (key, incident) in &draft.incidents {
             draft.ops.push(ledger::put(ledger::INCIDENT, key.as_str(), incident)?);
         }
-        self.store.kv_write(&draft.ops)?;
+        match &draft.order {
+            None => self.store.kv_write(&draft.ops)?,
+            Some(order) if order.commit(&*self.store, &draft.ops)? => {}
+            Some(_) => return Ok(false),
+        }
         for (key, incident) in &draft.incidents {
             let due = self.next_due(incident, now_ms);
             state.set_timer(key, due);
@@ -249,7 +256,7 @@ impl Desk {
             // Nobody listening is no error.
             let _ = self.live.send(Arc::new(view));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{
 /// The outbox is looked at so often without a wake.
 const PLAN_EVERY: Duration = Duration::from_millis(200);
 const SWEEP_EVERY_MS: i64 = 10_000;
+/// Orders of other workers are looked for so often.
+const ORDERS_EVERY_MS: i64 = 1_000;
 /// After the stop signal lanes go on so long, as far as something waits; the rest is told after the restart.
 const DRAIN: Duration = Duration::from_secs(3);
 /// No heartbeat when the pipeline has shown no sign of life for so long.
@@ -42,11 +44,15 @@ pub async fn run(desk: Arc<Desk>, http: Http, stop: watch::Receiver<bool>) -> Re
 }
 
 async fn plan_loop(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) -> Result<(), StoreError> {
-    let mut next_sweep_ms = 0;
+    let (mut next_sweep_ms, mut next_orders_ms) = (0, 0);
     loop {
         let now_ms = now_ms();
         let planned = blocking(|| {
             let planned = desk.plan(now_ms)? + desk.tick(now_ms)?;
+            if now_ms >= next_orders_ms {
+                desk.take_orders(now_ms)?;
+                next_orders_ms = now_ms + ORDERS_EVERY_MS;
+            }
             if now_ms >= next_sweep_ms {
                 desk.sweep(now_ms)?;
                 next_sweep_ms = now_ms + SWEEP_EVERY_MS;

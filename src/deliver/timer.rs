@@ -103,12 +103,15 @@ impl Desk {
         Ok(())
     }
 
-    /// Drops what is past its keeping: the oldest views, ended silences. Gauges are brought up to date on the way.
+    /// Drops what is past its keeping: the oldest views, ended silences, answers that nobody came for. Gauges are brought up to date on
+    /// the way, and so are the silences: in a fleet a worker that has just ceased to deliver may have been the one to change them.
     pub fn sweep(&self, now_ms: i64) -> Result<(), StoreError> {
         let recent = self.store.kv_scan(RECENT, &[])?;
         let over = recent.len().saturating_sub(RECENT_ALERTS);
         let mut ops: Vec<KvOp> = recent.into_iter().take(over).map(|(key, _)| KvOp::Delete { namespace: RECENT, key }).collect();
+        ops.extend(self.stale_answers(now_ms)?);
         let mut state = self.state();
+        state.silences = self.read_silences()?;
         state.silences.retain(|silence| {
             if silence.ends_ms <= now_ms {
                 ops.push(KvOp::Delete { namespace: ledger::SILENCE, key: silence.id.as_bytes().to_vec() });

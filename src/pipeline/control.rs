@@ -1,24 +1,29 @@
 //! People's commands carried out, and delivery's standing put on the board.
 //!
-//! In: commands that the admin API let through. Out: their answers; every second fresh sinks and silences on the board. Invariant: a
-//! command is answered after what it changed is durable.
+//! In: commands that the admin API let through. Out: their answers; every second fresh sinks on the board. Invariant: a command is
+//! answered after what it changed is durable, and no later than others while an order waits for another worker.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 
-use super::daemon::Again;
+use super::{daemon::Again, orders};
 use crate::{
-    admin::{Board, Command, Replayed, status::QueueView},
-    deliver::{DeliveringView, Desk},
+    admin::{Board, Command, Replayed, Told, status::QueueView},
+    deliver::DeliveringView,
     metrics::{Metrics, QueueMetrics},
     store::{Store, StoreError, blocking, quarantine},
 };
 
 const SHOW_EVERY: Duration = Duration::from_secs(1);
+/// People whose orders wait for another worker at once.
+const ORDERS: usize = 16;
 
 /// Runs until `stop` turns true, or the store fails.
 pub async fn serve(
@@ -31,26 +36,34 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), StoreError> {
     let mut show = tokio::time::interval(SHOW_EVERY);
+    let mut waiting = JoinSet::new();
     loop {
         let command = tokio::select! {
             _ = show.tick() => None,
+            Some(_) = waiting.join_next() => continue,
             command = commands.recv() => match command {
                 Some(command) => Some(command),
                 None => return Ok(()),
             },
             _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
         };
-        if let Some(command) = command {
-            carry_out(&delivering, &*store, &replays, command).await?;
-        }
         let now = delivering.borrow().clone();
+        match command {
+            None => {}
+            // Whoever asked may have left; then nobody hears the answer, and the change stands.
+            Some(Command::ReplayQuarantined(id, reply)) => drop(reply.send(Told::Done(replay_kept(&id, &*store, &replays).await?))),
+            Some(command) => match (orders::of(command, now_ms()), &now.desk) {
+                (None, _) => {}
+                (Some((order, reply)), Some(desk)) => reply(orders::told(blocking(|| desk.carry_out(&order, now_ms()))?)),
+                (Some((order, reply)), None) if waiting.len() < ORDERS => {
+                    waiting.spawn(orders::pass_on(store.clone(), order, reply));
+                }
+                (Some((_, reply)), None) => reply(Told::Refused(orders::BUSY.into())),
+            },
+        }
         board.delivers.store(Arc::new(now.worker));
-        let (sinks, silences) = match now.desk {
-            Some(desk) => (blocking(|| desk.sink_views(now_ms()))?, desk.silences()),
-            None => Default::default(),
-        };
+        let sinks = now.desk.map_or(Ok(Vec::new()), |desk| blocking(|| desk.sink_views(now_ms())))?;
         board.sinks.store(Arc::new(sinks));
-        board.silences.store(Arc::new(silences));
         board.queues.store(Arc::new(queues(&metrics)));
     }
 }
@@ -66,38 +79,14 @@ fn queues(metrics: &Metrics) -> Vec<QueueView> {
     metrics.queues().into_iter().map(view).collect()
 }
 
-async fn carry_out(delivering: &DeliveringView, store: &dyn Store, replays: &mpsc::Sender<Again>, command: Command) -> Result<(), StoreError> {
-    if let Command::ReplayQuarantined(id, reply) = command {
-        let Some(record) = blocking(|| quarantine::get(store, &id))? else {
-            drop(reply.send(None));
-            return Ok(());
-        };
-        let replayed = replay(&record, replays).await;
-        if replayed.still.is_none() {
-            blocking(|| store.kv_write(&[quarantine::release(&id)]))?;
-        }
-        drop(reply.send(Some(replayed)));
-        return Ok(());
+/// A record is decoded again by the worker that was asked.
+async fn replay_kept(id: &str, store: &dyn Store, replays: &mpsc::Sender<Again>) -> Result<Option<Replayed>, StoreError> {
+    let Some(record) = blocking(|| quarantine::get(store, id))? else { return Ok(None) };
+    let replayed = replay(&record, replays).await;
+    if replayed.still.is_none() {
+        blocking(|| store.kv_write(&[quarantine::release(id)]))?;
     }
-    // Without a desk the answer is dropped: the worker that delivers is to be asked.
-    let desk = delivering.borrow().desk.clone();
-    desk.map_or(Ok(()), |desk| blocking(|| deliver(&desk, command)))
-}
-
-/// Whoever asked may have left; then nobody hears the answer, and the change stands.
-fn deliver(desk: &Desk, command: Command) -> Result<(), StoreError> {
-    let now_ms = now_ms();
-    match command {
-        Command::AddSilence(request, reply) => drop(reply.send(desk.add_silence(request, now_ms))),
-        Command::EndSilence(id, reply) => drop(reply.send(desk.end_silence(&id))),
-        Command::Acknowledge(incident, reply) => drop(reply.send(desk.acknowledge(&incident, now_ms)?)),
-        Command::Resolve(incident, reply) => drop(reply.send(desk.resolve(&incident, now_ms)?)),
-        Command::TestAlert { level, pillar, reply } => drop(reply.send(desk.test_alert(level, pillar.as_deref(), now_ms)?)),
-        Command::ReplayLetter(id, reply) => drop(reply.send(desk.replay_letter(&id, now_ms)?.is_some())),
-        // Needs no desk.
-        Command::ReplayQuarantined(..) => {}
-    }
-    Ok(())
+    Ok(Some(replayed))
 }
 
 /// Decodes a quarantined record again, by the rules in force; what it holds is judged, alerted and committed before the answer.
@@ -112,6 +101,6 @@ async fn replay(record: &quarantine::QuarantinedRecord, replays: &mpsc::Sender<A
     answered.await.unwrap_or_else(|_| still("the pipeline has ended"))
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }

@@ -49,8 +49,6 @@ pub enum SilenceError {
     Long(&'static str),
     #[error("no silence has the id `{0}`")]
     Unknown(String),
-    #[error("the silence could not be kept: {0}")]
-    Store(String),
 }
 
 impl Silence {

@@ -16,7 +16,7 @@ use trailwarden::{
         status::{QueueView, RuleSetView, RuleView, ShardView},
     },
     alert::{Alert, Level},
-    deliver::{self, Desk},
+    deliver::{self, Delivering, Desk},
     metrics::Metrics,
     pipeline::{control, daemon::Again},
     route,
@@ -36,6 +36,15 @@ pub struct Daemon {
 }
 
 pub async fn start(sinks: &[(&str, String)], routing: &str) -> Daemon {
+    start_as(sinks, routing, true).await
+}
+
+/// One of a fleet, of which no other worker delivers either: the desk does only what the test has it do.
+pub async fn start_idle(sinks: &[(&str, String)]) -> Daemon {
+    start_as(sinks, "{}", false).await
+}
+
+async fn start_as(sinks: &[(&str, String)], routing: &str, delivers: bool) -> Daemon {
     let metrics = Arc::new(Metrics::new());
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let shared = Shared { http: Http::new(), page_url: None };
@@ -55,14 +64,17 @@ pub async fn start(sinks: &[(&str, String)], routing: &str) -> Daemon {
     let (commands, received) = mpsc::channel(admin::COMMANDS);
     let server = Admin::new(&config, board.clone(), store.clone(), metrics.clone(), desk.live(), commands, stopped.clone());
     tokio::spawn(admin::serve(server, listener));
-    tokio::spawn(deliver::run(desk.clone(), shared.http, stopped.clone()));
+    let delivering = if delivers { Delivering::here(desk.clone()) } else { watch::channel(Delivering::default()).1 };
+    if delivers {
+        tokio::spawn(deliver::run(desk.clone(), shared.http, stopped.clone()));
+    }
     let (replays, mut again) = mpsc::channel::<Again>(1);
     tokio::spawn(async move {
         while let Some(again) = again.recv().await {
             let _ = again.answer.send(Replayed { events: 0, findings: 0, still: Some("still no JSON".into()) });
         }
     });
-    tokio::spawn(control::serve(deliver::Delivering::here(desk.clone()), board.clone(), store.clone(), metrics.clone(), received, replays, stopped));
+    tokio::spawn(control::serve(delivering, board.clone(), store.clone(), metrics.clone(), received, replays, stopped));
     Daemon { address, board, store, desk, metrics, stop }
 }
 

@@ -163,7 +163,7 @@
       if (!made) return;
       form.reset();
       form.parentElement.querySelector(".failed")?.remove();
-      say("Silence set.");
+      say(made.accepted || "Silence set.");
       document.activeElement.blur();
       await load("silences");
     } catch (error) { report(form.parentElement, error); }
@@ -175,7 +175,7 @@
       const done = await change(button.dataset.method, button.dataset.path);
       if (!done) return;
       button.blur();
-      say(button.dataset.said);
+      say(done.accepted || button.dataset.said);
       await Promise.all(["silences", "alerts", "glance"].map(load));
     } catch (error) { report(button.parentElement, error); }
   });

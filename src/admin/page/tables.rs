@@ -169,9 +169,9 @@ pub(super) fn sinks(admin: &Admin, now_ms: i64) -> String {
     table("sinks", &["Sink", "Waiting#", "Taken#", "Retries#", "p99#"], &rows, "No sink is configured; alerts are shown here only.")
 }
 
-pub(super) fn silences(admin: &Admin, now_ms: i64) -> String {
-    let silences = admin.board.silences.load();
-    let lines = silences.iter().filter(|s| s.ends_ms > now_ms).map(|s| {
+pub(super) fn silences(admin: &Admin, now_ms: i64) -> Result<String, StoreError> {
+    let silences = api::silences_at(admin, now_ms)?;
+    let lines = silences.iter().map(|s| {
         let covers = serde_json::to_string(&s.matching).unwrap_or_default();
         format!(
             "<div class=\"silence\"><div>{reason}<small class=\"mono\">{covers}</small><small>ends in {ends}{by}</small></div>\
@@ -184,7 +184,7 @@ pub(super) fn silences(admin: &Admin, now_ms: i64) -> String {
         )
     });
     let lines: String = lines.collect();
-    if lines.is_empty() { "<p class=\"empty\">None. Open an alert to silence its like.</p>".into() } else { lines }
+    Ok(if lines.is_empty() { "<p class=\"empty\">None. Open an alert to silence its like.</p>".into() } else { lines })
 }
 
 pub(super) fn latency(admin: &Admin) -> String {
