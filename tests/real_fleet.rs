@@ -294,6 +294,46 @@ async fn until<T>(what: &str, found: impl Fn() -> Option<T>) -> (T, Duration) {
     }
 }
 
+/// `state list|show` on the table of a fleet that runs.
+async fn people_see_the_state(config: &Path, dynamodb: &str) {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trailwarden"));
+        command.arg("state").args(arguments).envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")]);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let config = config.to_str().unwrap();
+    let listed = || {
+        let (code, out, err) = run(&["list", "--config", config]);
+        assert_eq!(code, 0, "{err}");
+        (out.matches("recipientAccountId=").count() == SEQUENCES as usize).then_some(out)
+    };
+    let (listed, _) = until("group of each sequence", listed).await;
+    println!("{listed}");
+    let rules = config.replace("c.yml", "rules");
+    let (_, by_name, _) = run(&["list", "--table", "app-State", "--endpoint", dynamodb, "--region", "us-east-1", "--rules", &rules]);
+    // Positions go on meanwhile.
+    let groups = |text: &str| text.lines().filter(|line| line.contains("recipientAccountId=")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(groups(&by_name), groups(&listed));
+    for text in [&listed, &by_name] {
+        assert!(text.starts_with("position  shardId-000000000000  ") && text.contains("position  shardId-000000000001  "), "{text}");
+        assert!(text.contains("\noutbox    0 alerts on their way\n"), "{text}");
+    }
+    let line = listed.lines().find(|line| line.contains("recipientAccountId=000000002000")).unwrap();
+    assert!(line.contains("  Four  000000002000 recipientAccountId=000000002000  2 items, "), "{line}");
+    let (code, shown, err) = run(&["show", &line[..12], "--config", config]);
+    assert!(code == 0 && shown.matches("rds.amazonaws.com DeleteDBCluster 00000000-0000-4000-8000-0000000200").count() == 2, "{shown}{err}");
+    for (arguments, expected) in [
+        (&["list", "--table", "nosuch", "--endpoint", dynamodb][..], "there is no such table"),
+        (&["list", "--table", "app", "--endpoint", dynamodb], "not a Trailwarden state"),
+        (&["list"], "whose state?"),
+        (&["list", "--endpoint", dynamodb], "--table"),
+    ] {
+        let (code, _, err) = run(arguments);
+        assert!(code == 2 && err.contains(expected), "{arguments:?}: {code} {err}");
+    }
+}
+
 /// What people ask of the worker that doesn't deliver: each thing is done, told truly, and done once where the other dies meanwhile.
 #[tokio::test]
 async fn commands_work_on_any_worker() {
@@ -308,8 +348,9 @@ async fn commands_work_on_any_worker() {
     let other = start("b");
     other.holds(1).await;
     assert_eq!(other.json("GET", "/api/status", "").1["delivers"], "trailwarden-a");
-    endpoint.put("s", (0..1).map(record)).unwrap();
+    endpoint.put("s", halves(2_000, false, jiff::Timestamp::now()).chain((0..1).map(record))).unwrap();
     alerted(&posted, 1).await;
+    people_see_the_state(&folder.path().join("b/c.yml"), &dynamodb.url).await;
 
     let request = json!({"match": {"accounts": ["000000000001"]}, "seconds": 600, "reason": "drill <b>"}).to_string();
     let since = Instant::now();

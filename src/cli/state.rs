@@ -1,10 +1,11 @@
-//! `state list|show`: a look at what a stopped daemon remembers.
+//! `state list|show`: a look at what a stopped daemon remembers, or a fleet, running or not.
 //!
-//! In: a state file, the rules that name its groups. Out: groups, positions, items on stdout. Invariant: no row is changed.
+//! In: a state file or table, the rules that name its groups. Out: groups, positions, items on stdout. Invariant: no row is changed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -13,8 +14,12 @@ use super::rules::{RuleArgs, counted, load};
 use crate::alert::escape::terminal;
 use crate::correlate::{Id, Node};
 use crate::event::time;
+use crate::lease::config::Config as Fleet;
+use crate::lease::table::{Cost, Table};
+use crate::metrics::Metrics;
+use crate::position::Position;
 use crate::store::keeper::{GroupView, groups, items};
-use crate::store::{EmbeddedStore, Store};
+use crate::store::{DynamoStore, EmbeddedStore, Store};
 
 /// Shows what correlations remember: groups, their evidence, the positions.
 #[derive(Debug, clap::Args)]
@@ -41,9 +46,18 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// The daemon's state file; the daemon must be stopped
+    /// The daemon's state file, in place of the config's; the daemon must be stopped
     #[arg(long, value_name = "FILE")]
-    state: PathBuf,
+    state: Option<PathBuf>,
+    /// The state table of a fleet, in place of the config's; it may be running
+    #[arg(long, value_name = "NAME", conflicts_with = "state")]
+    table: Option<String>,
+    /// URL of another DynamoDB endpoint than AWS's
+    #[arg(long, value_name = "URL", requires = "table")]
+    endpoint: Option<String>,
+    /// AWS region of the table; by default that of the environment or profile
+    #[arg(long, requires = "table")]
+    region: Option<String>,
     #[command(flatten)]
     rules: RuleArgs,
     /// Lines at most
@@ -59,24 +73,78 @@ enum Format {
     Json,
 }
 
+/// What is looked at.
+enum Kept {
+    File(PathBuf),
+    Table { name: String, fleet: Fleet },
+}
+
+impl Common {
+    /// By `--state` or `--table`, else by the config.
+    fn kept(&self) -> anyhow::Result<Kept> {
+        if let Some(path) = &self.state {
+            return Ok(Kept::File(path.clone()));
+        }
+        if let Some(name) = &self.table {
+            // As `state.table` is named by default; only positions depend on it.
+            let leases = name.strip_suffix("-State").unwrap_or(name);
+            let fleet = Fleet { endpoint: self.endpoint.clone(), region: self.region.clone(), ..Fleet::new(leases) };
+            return Ok(Kept::Table { name: name.clone(), fleet });
+        }
+        let path = self.rules.config.as_deref().context("whose state? Name --config FILE, --state FILE or --table NAME")?;
+        let config = super::run::load(path)?;
+        Ok(match config.leases {
+            Some(fleet) => Kept::Table { name: config.state.table(&fleet.table), fleet },
+            None => Kept::File(config.state.path),
+        })
+    }
+}
+
 /// # Errors
-/// A file that isn't there, isn't ours, is damaged or in use; rules with errors; no group of that name.
+/// A file or table that isn't there, isn't ours, is damaged or in use; rules with errors; no group of that name.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (What::List { common } | What::Show { common, .. }) = &args.what;
-    if !common.state.is_file() {
-        bail!("{}: there is no such file; it is `state` in the daemon's configuration", common.state.display());
-    }
+    let kept = common.kept()?;
     let (detectors, _) = load(&common.rules)?;
     let nodes: HashMap<Id, &Node> = detectors.plan.nodes.iter().map(|node| (node.state, node)).collect();
-    let store = EmbeddedStore::open(&common.state)?;
-    match &args.what {
-        What::List { .. } => list(&store, &nodes, common)?,
-        What::Show { group, .. } => show(&store, &nodes, group, common)?,
+    match kept {
+        Kept::File(path) if !path.is_file() => {
+            bail!("{}: there is no such file; it is `state.path` in the daemon's config", path.display())
+        }
+        Kept::File(path) => {
+            let store = EmbeddedStore::open(&path)?;
+            let positions = || Ok(store.positions()?.into_iter().map(|(shard, position)| (shard.to_string(), position)).collect());
+            look(&args.what, &store, &nodes, positions)?;
+        }
+        Kept::Table { name, fleet } => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let store = DynamoStore::look(runtime.block_on(fleet.state_client()), &name)?;
+            look(&args.what, &store, &nodes, || runtime.block_on(checkpoints(&fleet)))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(store: &dyn Store, nodes: &HashMap<Id, &Node>, common: &Common) -> anyhow::Result<()> {
+type Positions = Vec<(String, Position)>;
+
+/// Of a fleet they stand in the lease table.
+async fn checkpoints(fleet: &Fleet) -> anyhow::Result<Positions> {
+    let cost = Arc::new(Cost::new(&Metrics::new()));
+    let leases = Table { client: fleet.client().await, name: fleet.table.clone(), cost };
+    let rows = leases.leases().await.with_context(|| format!("the positions stand in the lease table `{}`", fleet.table))?;
+    let mut positions: Positions = rows.into_iter().filter_map(|row| Some((row.key, row.checkpoint?))).collect();
+    positions.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(positions)
+}
+
+fn look(what: &What, store: &dyn Store, nodes: &HashMap<Id, &Node>, positions: impl FnOnce() -> anyhow::Result<Positions>) -> anyhow::Result<()> {
+    match what {
+        What::List { common } => list(store, nodes, common, positions),
+        What::Show { group, common } => show(store, nodes, group, common),
+    }
+}
+
+fn list(store: &dyn Store, nodes: &HashMap<Id, &Node>, common: &Common, positions: impl FnOnce() -> anyhow::Result<Positions>) -> anyhow::Result<()> {
     let found = groups(store, common.limit)?;
     if common.format == Format::Json {
         for group in &found {
@@ -95,8 +163,10 @@ fn list(store: &dyn Store, nodes: &HashMap<Id, &Node>, common: &Common) -> anyho
         }
         return Ok(());
     }
-    for (shard, position) in store.positions()? {
-        println!("position  {}  {position:?}", terminal(&shard.to_string()));
+    // Without its leases, the rest can still be shown.
+    match positions() {
+        Ok(positions) => positions.iter().for_each(|(shard, position)| println!("position  {}  {position:?}", terminal(shard))),
+        Err(error) => eprintln!("no positions: {}", terminal(&format!("{error:#}"))),
     }
     println!("outbox    {} on their way", counted(store.outbox_len()?, "alert"));
     for group in &found {

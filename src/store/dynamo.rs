@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
     sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
 };
 
 use aws_sdk_dynamodb::{
@@ -41,6 +42,10 @@ const BATCH_CHANGES: usize = 100;
 const FIRST_PAGE: i32 = 50;
 /// Issued ids outlive their last use by this much before they are garbage.
 const SPARE_MS: i64 = 48 * 3_600_000;
+/// A table that gives no answer for so long stops the daemon, which starts again from its checkpoint.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// A person who looks at the table waits so long for each answer.
+const LOOK: Duration = Duration::from_secs(15);
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -57,9 +62,19 @@ impl DynamoStore {
     /// # Errors
     /// A table of another program, a newer layout, or a refusal.
     pub fn open(client: Client, table: &str, keep_ms: i64, metrics: &Metrics) -> Result<Self> {
-        let caller = Caller::new(client, table, metrics)?;
+        let caller = Caller::new(client, table, PATIENCE, metrics)?;
         table::prepare(&caller)?;
         Ok(Self { caller, keep_ms: AtomicI64::new(keep_ms) })
+    }
+
+    /// Opens a table to look at it, as a fleet may be using it. Nothing is made, and writing is not for this store. Blocks.
+    ///
+    /// # Errors
+    /// No such table, another program's, a newer layout, a refusal, or no answer within `LOOK`.
+    pub fn look(client: Client, table: &str) -> Result<Self> {
+        let caller = Caller::new(client, table, LOOK, &Metrics::new())?;
+        table::check(&caller)?;
+        Ok(Self { caller, keep_ms: AtomicI64::new(0) })
     }
 
     fn item(&self, place: &Place, table: Table, value: &[u8]) -> Item {

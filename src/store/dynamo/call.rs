@@ -1,7 +1,7 @@
 //! One call, made until it is answered.
 //!
 //! In: a request. Out: its answer, counted with what it cost. Invariant: throttling, server faults and lost answers stall the caller,
-//! with pauses that double and are spread by chance; only a refusal, or `PATIENCE` without an answer, is an error.
+//! with pauses that double and are spread by chance; only a refusal, or no answer for as long as the caller's patience lasts, is an error.
 
 use std::{
     future::Future,
@@ -27,8 +27,6 @@ use crate::{
 };
 
 pub const TOTAL: ReturnConsumedCapacity = ReturnConsumedCapacity::Total;
-/// A table that gives no answer for so long stops the daemon, which starts again from its checkpoint.
-const PATIENCE: Duration = Duration::from_secs(900);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_DOUBLINGS: u32 = 8;
 
@@ -76,6 +74,7 @@ pub struct Caller {
     runtime: Option<Runtime>,
     seed: u64,
     tokens: AtomicU64,
+    patience: Duration,
 }
 
 impl Drop for Caller {
@@ -88,12 +87,13 @@ impl Drop for Caller {
 }
 
 impl Caller {
-    pub fn new(client: Client, table: &str, metrics: &Metrics) -> Result<Self> {
+    /// `patience`: how long one call may go unanswered.
+    pub fn new(client: Client, table: &str, patience: Duration, metrics: &Metrics) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("state").enable_all().build();
         let runtime = runtime.map_err(|e| StoreError::Io { path: table.into(), detail: format!("no thread for its calls: {e}") })?;
         let seed = std::collections::hash_map::RandomState::new().hash_one(table);
         let metrics = counting::Calls::new(metrics);
-        Ok(Self { client, table: table.to_owned(), metrics, runtime: Some(runtime), seed, tokens: AtomicU64::new(0) })
+        Ok(Self { client, table: table.to_owned(), metrics, runtime: Some(runtime), seed, tokens: AtomicU64::new(0), patience })
     }
 
     pub fn table(&self) -> &str {
@@ -130,7 +130,7 @@ impl Caller {
                 Err(Failure::Later(detail, throttled)) => (detail, throttled),
             };
             self.metrics.failed(name, throttled);
-            if started.elapsed() >= PATIENCE {
+            if started.elapsed() >= self.patience {
                 return Err(StoreError::Unavailable { call: name, table: self.table.clone(), waited_s: started.elapsed().as_secs(), detail });
             }
             if attempt == 3 {

@@ -44,6 +44,18 @@ pub fn prepare(caller: &Caller) -> Result<()> {
     Err(StoreError::Refused { call: "CreateTable", table: caller.table().into(), detail })
 }
 
+/// Whether the table is there and ours; nothing is made or written.
+pub fn check(caller: &Caller) -> Result<()> {
+    match describe(caller)? {
+        None => {
+            let detail = "there is no such table; it is `state.table` of the fleet's config, by default the lease table's name with `-State`";
+            Err(StoreError::Refused { call: "DescribeTable", table: caller.table().into(), detail: detail.into() })
+        }
+        Some(table) if !ours(&table) => Err(foreign(caller)),
+        Some(_) => marked(caller)?.ok_or_else(|| foreign(caller)),
+    }
+}
+
 fn foreign(caller: &Caller) -> StoreError {
     StoreError::Foreign { path: format!("DynamoDB table {}", caller.table()) }
 }
@@ -102,19 +114,24 @@ fn expire(caller: &Caller) {
     }
 }
 
-/// Reads the row that marks the table as ours, or writes it into an empty table.
+/// Whether the row is there that marks the table as ours.
+fn marked(caller: &Caller) -> Result<Option<()>> {
+    let Some(item) = caller.item(Place::of(Table::Meta, SCHEMA_ROW).key())? else { return Ok(None) };
+    let found = item.get("v").and_then(|v| v.as_b().ok()).and_then(|v| v.as_ref().strip_prefix(KIND)?.try_into().ok());
+    match found.map(u32::from_be_bytes) {
+        Some(found) if found > SCHEMA => Err(StoreError::Newer { path: format!("DynamoDB table {}", caller.table()), found, known: SCHEMA }),
+        Some(_) => Ok(Some(())),
+        None => Err(foreign(caller)),
+    }
+}
+
+/// Finds the row that marks the table as ours, or writes it into an empty table.
 fn schema(caller: &Caller) -> Result<()> {
     let place = Place::of(Table::Meta, SCHEMA_ROW);
     let newest = [&KIND[..], &SCHEMA.to_be_bytes()].concat();
     for _ in 0..3 {
-        let item = caller.item(place.key())?;
-        if let Some(item) = item {
-            let found = item.get("v").and_then(|v| v.as_b().ok()).and_then(|v| v.as_ref().strip_prefix(KIND)?.try_into().ok());
-            return match found.map(u32::from_be_bytes) {
-                Some(found) if found > SCHEMA => Err(StoreError::Newer { path: format!("DynamoDB table {}", caller.table()), found, known: SCHEMA }),
-                Some(_) => Ok(()),
-                None => Err(foreign(caller)),
-            };
+        if let Some(marked) = marked(caller)? {
+            return Ok(marked);
         }
         if !is_empty(caller)? {
             return Err(foreign(caller));
