@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::log::FlowFormat;
 use crate::rule::ast::Profile;
-use crate::rule::diagnostic::Diagnostic;
+use crate::rule::diagnostic::{Diagnostic, Report, nearest, shorten};
+use crate::rule::{IMPLICIT_LISTS, RuleSet};
+use crate::sink::SinkError;
 use crate::{admin, deliver, lease, route, sink, source, store};
 
 /// The whole file.
@@ -154,7 +156,7 @@ pub fn load(path: &Path) -> Result<Config, Wrong> {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok()),
         Err(error) => {
-            let mut report = crate::rule::diagnostic::Report::new(path.display().to_string().into());
+            let mut report = Report::new(path.display().to_string().into());
             report.error(Default::default(), format!("the config can't be read: {error}"));
             Err(Wrong { text: String::new(), found: report.found })
         }
@@ -166,7 +168,7 @@ pub fn load(path: &Path) -> Result<Config, Wrong> {
 /// # Errors
 /// Every finding, with its place.
 pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Wrong> {
-    let mut report = crate::rule::diagnostic::Report::new(name.into());
+    let mut report = Report::new(name.into());
     let config = tree::read::<Config>(text, variables, &mut report);
     if let Some(config) = &config {
         check(config, text, &mut report);
@@ -178,8 +180,8 @@ pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>)
 }
 
 /// What types can't say.
-fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Report) {
-    let place = |key: &str| tree::place(text, key);
+fn check(config: &Config, text: &str, report: &mut Report) {
+    let place = |key: &str| tree::place(text, &[key]);
     if config.kinesis.streams.is_empty() {
         report.error_hint(place("kinesis"), "no stream to read", "name at least one under `kinesis.streams`");
     }
@@ -197,7 +199,9 @@ fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Repo
     }
     for (name, sink) in &config.sinks {
         if let Err(error) = sink::Sink::check(name, sink) {
-            report.error(place("sinks"), error.to_string());
+            let SinkError::Config { key, .. } = &error;
+            let path: Vec<&str> = ["sinks", name].into_iter().chain(key.split('.')).collect();
+            report.error(tree::place(text, &path), error.to_string());
         }
     }
     if let Some(fallback) = config.delivery.fallback.as_ref().filter(|name| !config.sinks.contains_key(*name)) {
@@ -206,6 +210,22 @@ fn check(config: &Config, text: &str, report: &mut crate::rule::diagnostic::Repo
     if config.workers == Some(0) {
         report.error_hint(place("workers"), "no worker would decode anything", "leave the key out for one worker a core");
     }
+}
+
+/// Warns of lists that no rule of the set names: nothing comes of their values. `name`, `text`: the file that `lists` are from.
+pub fn unused_lists(name: &str, text: &str, lists: &BTreeMap<String, Vec<String>>, set: &RuleSet) -> Vec<Diagnostic> {
+    let mut used = set.lists();
+    used.extend(IMPLICIT_LISTS);
+    let mut report = Report::new(name.into());
+    for list in lists.keys().filter(|list| !used.contains(list.as_str())) {
+        let near = nearest(list, used.iter().copied().filter(|name| !lists.contains_key(*name)));
+        let hint = near.map_or_else(
+            || "remove it, or name it in a rule, between `%` under a key with `|expand`".into(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        report.warn(tree::place(text, &["rules", "lists", list]), format!("no rule uses the list `{}`", shorten(list)), hint);
+    }
+    report.found
 }
 
 #[cfg(test)]

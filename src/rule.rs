@@ -25,4 +25,4 @@ pub mod yaml;
 
 pub use lint::lint;
 pub use load::{Input, LinkedCorrelation, LinkedRule, Loaded, Options, Reference, Role, RuleSet, Source, load, load_texts};
-pub use modifier::Lists;
+pub use modifier::{IMPLICIT_LISTS, Lists};

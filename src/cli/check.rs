@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use super::emit;
 use super::rules::{colour, counted, inputs, unfit};
+use crate::config::unused_lists;
 use crate::pipeline::Detectors;
 use crate::rule::ast::Profile;
 use crate::rule::{self, Lists, Options};
@@ -45,10 +46,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         loaded.diagnostics.extend(unfit(errors));
     }
     loaded.diagnostics.extend(rule::lint(&loaded.set));
+    // Empty where none is named: rules alone are checked.
+    let (config, text) = match &args.config {
+        Some(path) => (path.display().to_string(), std::fs::read_to_string(path)?),
+        None => Default::default(),
+    };
+    loaded.diagnostics.extend(unused_lists(&config, &text, &wanted.lists, &loaded.set));
     let errors = loaded.diagnostics.iter().filter(|found| found.is_error()).count();
     let warnings = loaded.diagnostics.len() - errors;
     for found in &loaded.diagnostics {
-        let source = loaded.set.source(&found.file);
+        let source = if *found.file == *config { &text } else { loaded.set.source(&found.file) };
         if args.short { eprintln!("{}", found.one_line(source)) } else { eprintln!("{}\n", found.render(source, colour())) }
     }
     emit(&format!(

@@ -25,9 +25,9 @@ fn wrong_with_places() {
         ("kinesis:\n  streams: [a]\n  region: '${NOPE}'\n", "c.yml:3:11: "),
         ("kinesis: {streams: [a]}\nrouting: {routes: [{sinks: [x]}]}\n", "c.yml:2:1: "),
         ("kinesis: {streams: [a]}\ndelivery: {fallback: x}\n", "c.yml:2:1: "),
-        ("kinesis: {streams: [a]}\nsinks: {a: {sns: {topic_arn: x}}}\n", "c.yml:2:1: "),
-        ("kinesis: {streams: [a]}\nsinks: {a: {alertmanager: {urls: ['http://am:9093'], bearer_token: abc}}}\n", "c.yml:2:1: "),
-        ("kinesis: {streams: [a]}\nsinks: {a: {webhook: {url: 'https://x/', headers: {'a b': c}}}}\n", "c.yml:2:1: "),
+        ("kinesis: {streams: [a]}\nsinks: {a: {sns: {topic_arn: x}}}\n", "c.yml:2:19: "),
+        ("kinesis: {streams: [a]}\nsinks: {a: {alertmanager: {urls: ['http://am:9093'], bearer_token: abc}}}\n", "c.yml:2:28: "),
+        ("kinesis: {streams: [a]}\nsinks: {a: {webhook: {url: 'https://x/', headers: {'a b': c}}}}\n", "c.yml:2:42: "),
     ] {
         let told = told(text);
         assert!(told.starts_with(expected), "{text}\n{told}");

@@ -28,11 +28,16 @@ pub fn read<T: DeserializeOwned>(text: &str, variables: &dyn Fn(&str) -> Option<
     serde_path_to_error::deserialize(value).map_err(|error| explain(root, &filled, &error, report)).ok()
 }
 
-/// The place of a top-level key, or the start.
-pub fn place(text: &str, key: &str) -> Span {
+/// The place of the last key of `path` that is there, or the start.
+pub fn place(text: &str, path: &[&str]) -> Span {
     let documents = yaml::parse(text, &mut Report::new("".into()));
-    let entry = documents.first().and_then(Node::entries).and_then(|e| e.iter().find(|(k, _)| k.text() == Some(key)));
-    entry.map(|(key, _)| key.span).unwrap_or_default()
+    let (mut node, mut span) = (documents.first(), Span::default());
+    for name in path {
+        let entry = node.and_then(Node::entries).and_then(|e| e.iter().find(|(k, _)| k.text() == Some(name)));
+        let Some((key, value)) = entry else { break };
+        (node, span) = (Some(value), key.span);
+    }
+    span
 }
 
 struct Filler<'a> {

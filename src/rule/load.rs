@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,7 @@ use crate::rule::{
     builtin,
     diagnostic::{Diagnostic, Report, Severity},
     link,
-    modifier::Lists,
+    modifier::{Lists, placeholders},
     sigma, yaml,
 };
 
@@ -121,6 +122,11 @@ impl RuleSet {
     pub fn metas(&self) -> impl Iterator<Item = (&Meta, Role)> {
         let rules = self.rules.iter().map(|linked| (&linked.rule.meta, linked.role));
         rules.chain(self.correlations.iter().map(|linked| (&linked.correlation.meta, linked.role)))
+    }
+
+    /// Names of the lists that the files of the set name as `%name%`, also where a comment does.
+    pub fn lists(&self) -> BTreeSet<&str> {
+        self.sources.iter().flat_map(|source| placeholders(&source.text)).collect()
     }
 
     /// The text of a file, empty if there is none of that name.

@@ -13,7 +13,7 @@ use crate::rule::{
 mod encode;
 mod value;
 
-pub use value::{Lists, Values};
+pub use value::{IMPLICIT_LISTS, Lists, Values, placeholders};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Modifier {

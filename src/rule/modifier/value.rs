@@ -36,6 +36,9 @@ pub const KNOWN_LISTS: [&str; 9] = [
     "own_regions",
 ];
 
+/// Lists that mean something without a rule that names them.
+pub const IMPLICIT_LISTS: [&str; 2] = ["own_accounts", "trusted_accounts"];
+
 impl Lists {
     pub fn new(values: BTreeMap<String, Vec<String>>) -> Self {
         Self { values, known: KNOWN_LISTS.into_iter().collect() }
@@ -43,7 +46,7 @@ impl Lists {
 
     /// Accounts of `own_accounts` and `trusted_accounts`: twelve digits each, other values are for `expand` alone.
     pub fn own_accounts(&self) -> Vec<AccountId> {
-        let values = ["own_accounts", "trusted_accounts"].into_iter().flat_map(|name| self.get(name));
+        let values = IMPLICIT_LISTS.into_iter().flat_map(|name| self.get(name));
         values.filter_map(|value| value.as_bytes().try_into().ok().filter(|digits: &AccountId| digits.iter().all(u8::is_ascii_digit))).collect()
     }
 
@@ -289,6 +292,16 @@ fn fill(text: &str, lists: &Lists) -> Filled {
     }
     texts.iter_mut().for_each(|text| text.push_str(rest));
     Filled::Texts(texts)
+}
+
+/// Names of all `%name%` in a text.
+pub fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (_, name, after) = placeholder(rest)?;
+        rest = after;
+        Some(name)
+    })
 }
 
 /// The first `%name%`: text before, name, text behind.
