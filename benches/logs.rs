@@ -23,6 +23,8 @@ fn main() {
         ("MariaDB audit, mixed", Kind::MysqlAudit, mariadb),
         ("MariaDB audit, queries", Kind::MysqlAudit, mariadb_queries),
         ("MySQL error", Kind::MysqlError, mysql_error),
+        ("Oracle audit, text", Kind::OracleAudit, oracle),
+        ("Oracle audit, XML", Kind::OracleAudit, oracle_xml),
         ("VPC flow", Kind::FlowLog, flow),
     ];
     for (name, kind, line) in logs {
@@ -138,5 +140,25 @@ fn flow(index: usize) -> String {
         "2 123456789012 eni-0123456789abcdef0 10.0.{}.9 10.0.1.2 {} 5432 6 10 840 1795488775 1795488835 ACCEPT OK\n",
         index % 250,
         1024 + index % 60_000
+    )
+}
+
+fn oracle(index: usize) -> String {
+    format!(
+        "Tue Nov 24 10:{:02}:{:02} 2026 +00:00\nLENGTH: \"385\"\nSESSIONID:[6] \"{:06}\" ENTRYID:[1] \"1\" STATEMENT:[1] \"9\" USERID:[3] \"APP\" \
+         USERHOST:[10] \"app.intern\" TERMINAL:[7] \"unknown\" ACTION:[3] \"103\" RETURNCODE:[1] \"0\" OBJ$CREATOR:[4] \"SHOP\" OBJ$NAME:[6] \"ORDERS\" \
+         SES$ACTIONS:[16] \"---------S------\" OS$USERID:[3] \"app\" DBID:[5] \"12345\" PRIV$USED:[1] \"5\"\n\n",
+        index / 60 % 60,
+        index % 60,
+        index % 1_000_000
+    )
+}
+
+fn oracle_xml(index: usize) -> String {
+    format!(
+        "<AuditRecord><Audit_Type>1</Audit_Type><Session_Id>{index}</Session_Id><StatementId>3</StatementId><EntryId>1</EntryId>\
+         <Extended_Timestamp>2026-11-24T10:00:00.782747Z</Extended_Timestamp><DB_User>APP</DB_User><OS_User>app</OS_User><Userhost>app.intern</Userhost>\
+         <OS_Process>14032</OS_Process><Instance_Number>0</Instance_Number><Object_Schema>SHOP</Object_Schema><Object_Name>ORDERS</Object_Name>\
+         <Action>3</Action><Returncode>0</Returncode><Scn>643676</Scn><DBID>955988972</DBID>\n<Sql_Text>SELECT total FROM orders WHERE id &lt; {index}</Sql_Text>\n</AuditRecord>\n"
     )
 }

@@ -54,7 +54,7 @@ detection: {a: {userIdentity.accountId|fieldref: recipientAccountId}, condition:
 ";
 
 /// One parser each; a new kind of log is added here.
-const KINDS: [Kind; 5] = [Kind::Postgres, Kind::MysqlAudit, Kind::MysqlError, Kind::MysqlGeneral, Kind::MysqlSlow];
+const KINDS: [Kind; 6] = [Kind::Postgres, Kind::MysqlAudit, Kind::MysqlError, Kind::MysqlGeneral, Kind::MysqlSlow, Kind::OracleAudit];
 
 pub const RULES_COUNT: usize = 8;
 

@@ -11,6 +11,7 @@ pub mod flow;
 mod json;
 mod mysql;
 mod neptune;
+mod oracle;
 mod plain;
 mod postgres;
 mod redis;
@@ -106,6 +107,7 @@ pub struct LogDecoder {
     general: mysql::general::Scratch,
     slow: mysql::slow::Scratch,
     docdb: docdb::Scratch,
+    oracle: oracle::Scratch,
     flow: flow::Scratch,
     /// The format that the user has given for VPC flow logs.
     pub flow_format: Option<FlowFormat>,
@@ -130,6 +132,8 @@ impl LogDecoder {
             Kind::MysqlGeneral => self.general.decode(&mut self.fields, &mut sink),
             Kind::MysqlSlow => self.slow.decode(&mut self.fields, &mut sink),
             Kind::SqlServer => sqlserver::decode(&mut self.fields, &mut sink),
+            Kind::OracleAudit => self.oracle.audit(&mut self.fields, &mut sink),
+            Kind::OracleAlert => oracle::alert(&mut self.fields, &mut sink),
             Kind::RedshiftConnection => redshift::connections(&mut self.fields, &mut sink),
             Kind::RedshiftUser => redshift::users(&mut self.fields, &mut sink),
             Kind::RedshiftActivity => redshift::activity(&mut self.fields, &mut sink),

@@ -14,6 +14,8 @@ pub enum Kind {
     MysqlGeneral,
     MysqlSlow,
     SqlServer,
+    OracleAudit,
+    OracleAlert,
     RedshiftConnection,
     RedshiftUser,
     RedshiftActivity,
@@ -37,6 +39,8 @@ impl Kind {
         Kind::MysqlGeneral,
         Kind::MysqlSlow,
         Kind::SqlServer,
+        Kind::OracleAudit,
+        Kind::OracleAlert,
         Kind::RedshiftConnection,
         Kind::RedshiftUser,
         Kind::RedshiftActivity,
@@ -56,6 +60,7 @@ impl Kind {
             Kind::Postgres => "postgresql",
             Kind::MysqlAudit | Kind::MysqlError | Kind::MysqlGeneral | Kind::MysqlSlow => "mysql",
             Kind::SqlServer => "mssql",
+            Kind::OracleAudit | Kind::OracleAlert => "oracle",
             Kind::RedshiftConnection | Kind::RedshiftUser | Kind::RedshiftActivity => "redshift",
             Kind::DocdbAudit | Kind::DocdbProfiler => "docdb",
             Kind::NeptuneAudit => "neptune",
@@ -69,8 +74,9 @@ impl Kind {
     pub const fn service(self) -> &'static str {
         match self {
             Kind::Postgres => "postgresql",
-            Kind::MysqlAudit | Kind::DocdbAudit | Kind::NeptuneAudit => "audit",
+            Kind::MysqlAudit | Kind::OracleAudit | Kind::DocdbAudit | Kind::NeptuneAudit => "audit",
             Kind::MysqlError | Kind::SqlServer => "error",
+            Kind::OracleAlert => "alert",
             Kind::MysqlGeneral => "general",
             Kind::MysqlSlow => "slowquery",
             Kind::RedshiftConnection => "connectionlog",
@@ -161,12 +167,13 @@ fn by_group(log_group: &str, log_stream: &str, first_bytes: &[u8]) -> Option<Rou
     let kind = match (service, parts.next()?) {
         ("rds", "postgresql" | "upgrade") => Kind::Postgres,
         // Oracle's audit files share the name of MySQL's.
-        ("rds", "audit") if looks_like_oracle_audit(first_bytes) => Kind::Plain,
+        ("rds", "audit") if looks_like_oracle_audit(first_bytes) => Kind::OracleAudit,
         ("rds", "audit") => Kind::MysqlAudit,
         ("rds", "general") => Kind::MysqlGeneral,
         ("rds", "slowquery") => Kind::MysqlSlow,
         ("rds", "iam-db-auth-error") => Kind::IamRefusals,
-        ("rds", "instance" | "alert" | "listener" | "trace" | "oemagent" | "diag.log" | "notify.log") => Kind::Plain,
+        ("rds", "alert") => Kind::OracleAlert,
+        ("rds", "instance" | "listener" | "trace" | "oemagent" | "diag.log" | "notify.log") => Kind::Plain,
         // SQL Server and MySQL share a name; only the bytes tell them apart.
         ("rds", "error") if looks_like_sqlserver(first_bytes) => Kind::SqlServer,
         ("rds", "error") => Kind::MysqlError,
@@ -200,6 +207,12 @@ pub fn by_content(text: &[u8]) -> Option<Kind> {
         Some(Kind::MysqlSlow)
     } else if looks_like_flow(line) {
         Some(Kind::FlowLog)
+    } else if has(b"<AuditRecord>")
+        || line.starts_with(b"<Audit xmlns=")
+        || line.starts_with(b"Audit file ")
+        || text[..text.len().min(64)].split(|byte| *byte == b'\n').take(2).any(|line| line.starts_with(b"LENGTH"))
+    {
+        Some(Kind::OracleAudit)
     } else if looks_like_engine_text(line) {
         Some(Kind::RedisEngine)
     } else if [&b"initiating session"[..], b"authenticated", b"authentication failure", b"disconnecting session"]

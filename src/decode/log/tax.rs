@@ -31,7 +31,7 @@ macro_rules! taxonomy {
 }
 
 taxonomy! {
-    Engine "db.engine" "Engine as the log shows it: `postgresql`, `mysql`, `aurora-mysql`, `mariadb`, `mssql`, `redshift`, `docdb`, `neptune`, `redis`."
+    Engine "db.engine" "Engine as the log shows it: `postgresql`, `mysql`, `aurora-mysql`, `mariadb`, `mssql`, `oracle`, `redshift`, `docdb`, `neptune`, `redis`."
     Instance "db.instance" "DB instance that wrote the line, from the log group or, in a cluster, the log stream."
     Cluster "db.cluster" "Cluster, replication group or serverless namespace, from the log group."
     Event "db.event" "What happened, one word of the list below."

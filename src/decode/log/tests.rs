@@ -25,7 +25,7 @@ fn decode(kind: Kind, text: &str) -> Vec<Fields> {
 }
 
 /// Checks some fields of the only event; an empty expectation means absent.
-fn check(kind: Kind, text: &str, expected: &[(&str, &str)]) {
+pub(super) fn check(kind: Kind, text: &str, expected: &[(&str, &str)]) {
     let events = decode(kind, text);
     assert_eq!(events.len(), 1, "{text}: {events:#?}");
     for (name, value) in expected {
@@ -160,7 +160,7 @@ fn docdb() {
 fn audit_files_of_oracle_are_not_read_as_those_of_mysql() {
     let kind = |text: &str| detect::detect("/aws/rds/instance/erp/audit", "erp", text.as_bytes()).map(|route| route.kind);
     for oracle in ["Audit file /rdsdbdata/admin/ORCL/adump/x.aud", "Sat Jan  1 00:00:00 2022 +00:00\nLENGTH : '160'", "<?xml version=\"1.0\"?>"] {
-        assert_eq!(kind(oracle), Some(Kind::Plain), "{oracle}");
+        assert_eq!(kind(oracle), Some(Kind::OracleAudit), "{oracle}");
     }
     assert_eq!(kind("20240102 03:04:05,host,app,10.0.0.5,1,0,CONNECT,shop,,0"), Some(Kind::MysqlAudit));
 }
@@ -256,6 +256,10 @@ fn one_login_rule_serves_all() {
             "2024-01-02 03:04:05.67 Logon       Login failed for user 'app'. Reason: Password did not match that for the login provided. [CLIENT: 10.0.0.7]",
         ),
         (Kind::RedshiftConnection, "authentication failure |Mon, 19 Aug 2013 17:59:53:353|10.0.0.7 |1 |2|dev|app|password |0|"),
+        (
+            Kind::OracleAudit,
+            "LENGTH: \"300\"\nSESSIONID:[5] \"12345\" USERID:[3] \"app\" ACTION:[3] \"100\" RETURNCODE:[4] \"1017\" COMMENT$TEXT:[96] \"Authenticated by: DATABASE; Client address: (ADDRESS=(PROTOCOL=tcp)(HOST=10.0.0.7)(PORT=49215))\"",
+        ),
         (Kind::DocdbAudit, r#"{"atype":"authenticate","ts":1,"remote_ip":"10.0.0.7:1","param":{"user":"app","success":false},"result":"18"}"#),
     ];
     for (kind, line) in lines {
@@ -283,7 +287,7 @@ fn assert_documented(events: &[Fields]) {
 
 proptest! {
     #[test]
-    fn nothing_panics_or_is_lost(bytes in proptest::collection::vec(any::<u8>(), 0..400), lines in r#"(?s)(\{"atype":"|authenticate|","param":\{|"Command":"|\}|initiating session\||\||2024-01-02 03:04:05\.67 |Logon |Error: |'2020-01-24T10:00:00Z UTC \[ db=|1590000000123456,|2 123456789012 eni-1 | - |\n|.){0,30}"#) {
+    fn nothing_panics_or_is_lost(bytes in proptest::collection::vec(any::<u8>(), 0..400), lines in r#"(?s)(\{"atype":"|authenticate|","param":\{|"Command":"|\}|initiating session\||\||2024-01-02 03:04:05\.67 |Logon |Error: |'2020-01-24T10:00:00Z UTC \[ db=|1590000000123456,|2 123456789012 eni-1 |Wed Oct 21 11:58:08 2020 -04:00\n|LENGTH : '1'\n|ACTION :\[3\] 'a'|USERID:\[9\] "|<AuditRecord>|<Sql_Text>|</AuditRecord>|&lt;| - |\n|.){0,30}"#) {
         let mut decoder = LogDecoder::default();
         for kind in Kind::ALL {
             for text in [&bytes[..], lines.as_bytes()] {
@@ -318,6 +322,13 @@ fn linear() {
         "initiating session|",
         "{\"atype\":",
         "password ",
+        "LENGTH : '1'\n",
+        "LENGTH : '1'\nACTION :[9] 'x\n",
+        "LENGTH : '1'\nACTION :[9] 'x' ",
+        "Wed Oct 21 11:58:08 2020 -04:00\n",
+        "<AuditRecord>\n",
+        "<AuditRecord><Sql_Text>&",
+        "<AuditRecord",
         "'2020-01-24T10:00:00Z UTC [ db=",
     ];
     let mut decoder = LogDecoder::default();

@@ -269,12 +269,13 @@ pub fn says_little(field: &str) -> bool {
 }
 
 /// Products of the events that the decoders make, each with its services; a service of `aws` may be any source of EventBridge.
-pub const PRODUCTS: [(&str, &[&str]); 10] = [
+pub const PRODUCTS: [(&str, &[&str]); 11] = [
     ("aws", &[]),
     ("postgresql", &["postgresql"]),
     ("mysql", &["audit", "error", "general", "slowquery"]),
     ("mariadb", &["audit", "error", "general", "slowquery"]),
     ("mssql", &["error"]),
+    ("oracle", &["audit", "alert"]),
     ("redshift", &["connectionlog", "userlog", "useractivitylog"]),
     ("docdb", &["audit", "profiler"]),
     ("neptune", &["audit"]),

@@ -186,12 +186,13 @@ fn log_sources_that_nothing_yields() {
         "product: AWS, service: vpcflow, category: network",
         "product: mysql, service: audit",
         "product: mssql",
+        "product: oracle, service: audit",
     ] {
         assert_eq!(of(sound), [""; 0], "{sound}");
     }
     for (source, piece) in [
         ("product: windows, service: security", "[windows]"),
-        ("product: oracle", "[oracle]"),
+        ("product: db2", "[db2]"),
         ("product: mysql, service: postgresql", "[postgresql]"),
         ("category: process_creation", "[process_creation]"),
     ] {
