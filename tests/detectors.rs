@@ -27,8 +27,8 @@ const ACCOUNT: &str = "111122223333";
 /// Ids of events, each to the scenario or case that it is of.
 type Owners = HashMap<String, String>;
 
-/// Rules and titles that were told, by the scenario's name.
-fn scan(events: &[Value], owners: &Owners, profile: &str) -> BTreeMap<String, BTreeSet<(String, String)>> {
+/// What a scan of these events finds.
+fn findings(events: &[Value], profile: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("events.ndjson");
     let lines: Vec<String> = events.iter().map(Value::to_string).collect();
@@ -36,9 +36,13 @@ fn scan(events: &[Value], owners: &Owners, profile: &str) -> BTreeMap<String, BT
     let scan = Command::new(env!("CARGO_BIN_EXE_trailwarden")).args(["scan", "--format", "json", "--profile", profile]).arg(&file).output();
     let scan = scan.expect("it starts");
     assert_eq!(scan.status.code(), Some(0), "{}", String::from_utf8_lossy(&scan.stderr));
+    String::from_utf8_lossy(&scan.stdout).lines().map(|line| serde_json::from_str(line).expect("a finding is JSON")).collect()
+}
+
+/// Rules and titles that were told, by the scenario's name.
+fn scan(events: &[Value], owners: &Owners, profile: &str) -> BTreeMap<String, BTreeSet<(String, String)>> {
     let mut told: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-    for line in String::from_utf8_lossy(&scan.stdout).lines() {
-        let finding: Value = serde_json::from_str(line).expect("a finding is JSON");
+    for finding in findings(events, profile) {
         let rule = (finding["rule"]["id"].as_str().unwrap().to_owned(), finding["rule"]["title"].as_str().unwrap().to_owned());
         for event in finding["events"].as_array().unwrap() {
             if let Some(owner) = event["id"].as_str().and_then(|id| owners.get(id)) {
@@ -229,6 +233,13 @@ fn matching_calls() -> (Vec<Value>, Owners) {
     (events, owners)
 }
 
+/// Whether two rules speak of one pillar without knowing of each other.
+fn may_repeat(one: &Meta, other: &Meta) -> bool {
+    let related = |a: &Meta, b: &Meta| a.related.iter().any(|(id, _)| id == b.key());
+    let same = tags(one, "pillar.").any(|pillar| tags(other, "pillar.").any(|p| p == pillar));
+    same && !related(one, other) && !related(other, one)
+}
+
 /// Two rules of one pillar that match one event tell it twice, unless one of them says `related`.
 #[test]
 fn no_event_is_told_twice_for_one_reason() {
@@ -241,13 +252,64 @@ fn no_event_is_told_twice_for_one_reason() {
         let told: Vec<&Meta> = told.iter().filter_map(|(id, _)| rules.get(id.as_str()).copied()).collect();
         for (at, one) in told.iter().enumerate() {
             for other in &told[at + 1..] {
-                let related = |a: &Meta, b: &Meta| a.related.iter().any(|(id, _)| id == b.key());
-                let same = tags(one, "pillar.").any(|pillar| tags(other, "pillar.").any(|p| p == pillar));
-                if same && !related(one, other) && !related(other, one) {
+                if may_repeat(one, other) {
                     twice.insert(format!("{} | {} ({event})", one.title.value, other.title.value));
                 }
             }
         }
     }
     assert!(twice.is_empty(), "{twice:#?}");
+}
+
+/// The calls of every case in which a correlation must fire, each case in an account of its own, and the case of each.
+fn told_sequences() -> (Vec<Value>, Owners) {
+    let (mut events, mut owners, mut account) = (Vec::new(), Owners::new(), 200_000_000_000_u64);
+    for (name, text) in builtin::FILES.iter().filter(|(name, _)| name.ends_with(builtin::CASES)) {
+        let (file, _) = cases::parse(&Arc::from(*name), text);
+        for case in file.cases.iter().filter(|case| matches!(case.expected, cases::Expected::Alerts(1..))) {
+            account += 1;
+            for event in &case.events {
+                let text = String::from_utf8_lossy(&event.data).replace(ACCOUNT, &account.to_string());
+                let mut event: Value = serde_json::from_str(&text).unwrap();
+                if event.get("eventName").is_some() {
+                    let id = format!("sequence-{}", events.len());
+                    event["eventID"] = id.clone().into();
+                    owners.insert(id, format!("{name}: {}", case.name));
+                    events.push(event);
+                }
+            }
+        }
+    }
+    (events, owners)
+}
+
+/// Two correlations of one pillar of which one is told by events of the other's only, unless one of them says `related`.
+#[test]
+fn no_sequence_is_told_twice_for_one_reason() {
+    let loaded = everything();
+    let told = loaded.set.correlations.iter().filter(|correlation| correlation.role.alerts);
+    let metas: HashMap<&str, &Meta> = told.map(|linked| (linked.correlation.meta.key(), &linked.correlation.meta)).collect();
+    let (events, owners) = told_sequences();
+    let mut by_case: BTreeMap<&String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for finding in findings(&events, "paranoid") {
+        let rule = finding["rule"]["id"].as_str().unwrap();
+        for id in finding["events"].as_array().unwrap().iter().filter_map(|event| event["id"].as_str()) {
+            if metas.contains_key(rule)
+                && let Some(case) = owners.get(id)
+            {
+                by_case.entry(case).or_default().entry(rule.to_owned()).or_default().insert(id.to_owned());
+            }
+        }
+    }
+    let mut twice = BTreeSet::new();
+    for (case, rules) in &by_case {
+        for (one, seen) in rules {
+            for (other, also) in rules.iter().filter(|(other, _)| *other > one) {
+                if may_repeat(metas[one.as_str()], metas[other.as_str()]) && (seen.is_subset(also) || also.is_subset(seen)) {
+                    twice.insert(format!("{} | {} ({case})", metas[one.as_str()].title.value, metas[other.as_str()].title.value));
+                }
+            }
+        }
+    }
+    assert!(by_case.len() > 30 && twice.is_empty(), "{} cases: {twice:#?}", by_case.len());
 }
