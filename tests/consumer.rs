@@ -292,6 +292,41 @@ async fn the_limits_of_the_service_are_never_hit() {
     assert_eq!(run.metrics.aws_call("kinesis", "GetRecords").throttled.get(), 0);
 }
 
+/// Polling as it is configured by default: records that flow are handed over after a quarter of a second on average, which leaves the
+/// shard's limits room for another consumer that asks once a second, as most do; a quiet shard is asked once a second too.
+#[tokio::test]
+async fn a_busy_shard_is_asked_sooner_with_room_for_another_consumer() {
+    let endpoint = start(1, Limits::AWS).await;
+    let of = |poll_interval_ms| Config { poll_interval_ms, shard_bytes_per_s: 2_000_000, ..config(&endpoint, Mode::Polling) };
+    let (mut ours, mut other) = (run(of(1_000), BTreeMap::new()).await, run(of(2_000), BTreeMap::new()).await);
+    let mut ages = Vec::new();
+    let mut take = async |beats: u32, from: Option<u32>| {
+        let mut reads = 0;
+        for beat in 0..beats {
+            if let Some(from) = from {
+                put(&endpoint, from + beat..from + beat + 1);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            while other.batches.try_recv().is_ok() {}
+            while let Ok(batch) = ours.batches.try_recv() {
+                reads += 1;
+                ages.extend(batch.records.iter().map(|record| endpoint.now_ms().saturating_sub(record.approximate_arrival_ms)));
+            }
+        }
+        reads
+    };
+    take(20, Some(0)).await;
+    let busy = take(80, Some(20)).await;
+    take(30, None).await;
+    let quiet = take(80, None).await;
+    ages.sort_unstable();
+    println!("{busy} reads in 4 s of flow, {quiet} in 4 s of quiet; median age {} ms, greatest {} ms", ages[50], ages[99]);
+    assert!(ages.len() == 100 && ages[50] < 450 && (6..=9).contains(&busy) && (3..=5).contains(&quiet));
+    for run in [&ours, &other] {
+        assert_eq!(run.metrics.aws_call("kinesis", "GetRecords").throttled.get(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_slow_reader_stops_the_asking_within_the_budget() {
     let endpoint = start(4, Limits::NONE).await;

@@ -24,7 +24,8 @@ pub struct Config {
     pub fan_out_consumer: String,
     /// Where a stream begins that was never read: `latest`, `trim_horizon`, or a time such as `2026-05-04T12:00:00Z`.
     pub start: Start,
-    /// Polling asks a quiet shard this often, in milliseconds (200 to 60000).
+    /// Polling asks a quiet shard this often, in milliseconds (200 to 60000), and one that has just given records twice as
+    /// often. Raise it where several other consumers poll the stream: a shard has five reads a second for all.
     #[serde(deserialize_with = "poll_interval")]
     #[schemars(range(min = 200, max = 60_000))]
     pub poll_interval_ms: u64,

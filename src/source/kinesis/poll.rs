@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    Config,
     client::{self, Failure},
     counted,
     shard::{Next, Reader, Tip, now_ms},
@@ -44,7 +45,7 @@ impl Reader {
             if self.hand_over(answer.records, Tip { behind_ms, asked_ms }, shard_end, reservation).await.is_none() || shard_end {
                 return;
             }
-            let pause = self.pause(bytes, behind_ms.is_some_and(|ms| ms > 0));
+            let pause = pause(&self.shared.config, bytes, behind_ms.is_some_and(|ms| ms > 0));
             tokio::time::sleep(pause.saturating_sub(asked.elapsed())).await;
         }
     }
@@ -62,14 +63,49 @@ impl Reader {
         self.shared.meters.fetch.record(asked.elapsed());
         answer
     }
+}
 
-    /// The time from one question to the next: what the bytes take at the shard's rate, and not more often than allowed.
-    fn pause(&self, bytes: usize, behind: bool) -> Duration {
-        let rate = self.shared.config.shard_bytes_per_s.max(1);
-        let for_bytes = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        // An endpoint that gives more bytes is asked more often in proportion.
-        let at_least = Duration::from_micros(AWS_READ_INTERVAL_US * AWS_SHARD_BYTES_PER_S / rate);
-        let quiet = Duration::from_millis(self.shared.config.poll_interval_ms);
-        for_bytes.max(if behind { at_least } else { quiet })
+/// The time from one question to the next: what the bytes take at the shard's rate, and not more often than allowed. A shard that gives
+/// something is asked twice as often as a quiet one: two of its five reads a second, which leaves room for others.
+fn pause(config: &Config, bytes: usize, behind: bool) -> Duration {
+    let rate = config.shard_bytes_per_s.max(1);
+    let for_bytes = Duration::from_secs_f64(bytes as f64 / rate as f64);
+    // An endpoint that gives more bytes is asked more often in proportion.
+    let at_least = Duration::from_micros(AWS_READ_INTERVAL_US * AWS_SHARD_BYTES_PER_S / rate);
+    let quiet = Duration::from_millis(config.poll_interval_ms);
+    let wanted = match (behind, bytes) {
+        (true, _) => at_least,
+        (false, 0) => quiet,
+        (false, _) => quiet / 2,
+    };
+    for_bytes.max(wanted).max(at_least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_gives_is_asked_sooner_within_its_limits() {
+        const MB: usize = 1_000_000;
+        for (poll_interval_ms, shard_bytes_per_s, bytes, behind, expected_ms) in [
+            // Quiet, giving little, giving all that it may.
+            (1_000, 2_000_000, 0, false, 1_000),
+            (1_000, 2_000_000, 100, false, 500),
+            (1_000, 2_000_000, MB, false, 500),
+            (1_000, 2_000_000, 3 * MB / 2, false, 750),
+            (1_000, 2_000_000, 10 * MB, false, 5_000),
+            // Catching up, also where nothing lies for a while.
+            (1_000, 2_000_000, 0, true, 200),
+            (1_000, 2_000_000, 4 * MB, true, 2_000),
+            // Never more than five a second; who shares a stream with many asks seldom, and still does.
+            (200, 2_000_000, 100, false, 200),
+            (5_000, 2_000_000, 100, false, 2_500),
+            // An endpoint without AWS's limits.
+            (1_000, 200_000_000, 100, true, 2),
+        ] {
+            let config = Config { poll_interval_ms, shard_bytes_per_s, ..Config::default() };
+            assert_eq!(pause(&config, bytes, behind), Duration::from_millis(expected_ms), "{poll_interval_ms} {shard_bytes_per_s} {bytes} {behind}");
+        }
     }
 }
