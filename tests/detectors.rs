@@ -27,6 +27,27 @@ const ACCOUNT: &str = "111122223333";
 /// Ids of events, each to the scenario or case that it is of.
 type Owners = HashMap<String, String>;
 
+/// The scenarios of a file of database logs and what was told of each: the messages of one log stream, in an account of its own.
+fn judge_logs(file: &str) -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judged").join(file)).unwrap();
+    let (mut envelopes, mut names) = (Vec::new(), BTreeMap::new());
+    for (index, line) in text.lines().enumerate() {
+        let scenario: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{file}:{}: {e}", index + 1));
+        let account = format!("{:012}", 300_000_000_000 + index);
+        let message = |(at, text): (usize, &Value)| json!({"id": format!("{index:028}{at:028}"), "timestamp": 1_795_514_400_000_u64 + at as u64, "message": text});
+        let messages: Vec<Value> = scenario["messages"].as_array().unwrap().iter().enumerate().map(message).collect();
+        envelopes.push(json!({
+            "messageType": "DATA_MESSAGE", "owner": account, "logGroup": scenario["group"], "logStream": "s", "subscriptionFilters": ["f"], "logEvents": messages,
+        }));
+        names.insert(account, (scenario["name"].as_str().unwrap().to_owned(), Vec::new()));
+    }
+    for finding in findings(&envelopes, "standard") {
+        let told = names.get_mut(finding["account"].as_str().unwrap()).expect("an account of ours");
+        told.1.push(finding["rule"]["title"].as_str().unwrap().to_owned());
+    }
+    names.into_values().collect()
+}
+
 /// What a scan of these events finds.
 fn findings(events: &[Value], profile: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -117,13 +138,15 @@ fn judge(file: &str) -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn attacks_are_found() {
-    let missed: Vec<String> = judge("attacks.jsonl").into_iter().filter(|(_, told)| told.is_empty()).map(|(name, _)| name).collect();
+    let judged = judge("attacks.jsonl").into_iter().chain(judge_logs("attack_logs.jsonl"));
+    let missed: Vec<String> = judged.filter(|(_, told)| told.is_empty()).map(|(name, _)| name).collect();
     assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
 #[test]
 fn daily_work_is_left_alone() {
-    let told: Vec<(String, Vec<String>)> = judge("benign.jsonl").into_iter().filter(|(_, told)| !told.is_empty()).collect();
+    let judged = judge("benign.jsonl").into_iter().chain(judge_logs("benign_logs.jsonl"));
+    let told: Vec<(String, Vec<String>)> = judged.filter(|(_, told)| !told.is_empty()).collect();
     assert!(told.is_empty(), "told in vain: {told:#?}");
 }
 
