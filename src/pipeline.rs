@@ -7,6 +7,7 @@ mod capture;
 pub mod control;
 pub mod daemon;
 mod detectors;
+mod follow;
 mod keeper;
 mod keeping;
 mod orders;

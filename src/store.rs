@@ -258,6 +258,11 @@ pub trait Store: Send + Sync {
         Ok(rows)
     }
 
+    /// Visits the rows of a namespace whose key is not below `from`.
+    fn kv_from(&self, namespace: &'static str, from: &[u8], visit: Visit) -> Result<()> {
+        self.scan(Table::Kv, &kv_key(namespace, &[]), &kv_key(namespace, from), &mut |key, value| visit(&key[namespace.len() + 1..], value))
+    }
+
     fn kv_get(&self, namespace: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.get(Table::Kv, &kv_key(namespace, key))
     }

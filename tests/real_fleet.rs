@@ -350,6 +350,7 @@ async fn commands_work_on_any_worker() {
     assert_eq!(other.json("GET", "/api/status", "").1["delivers"], "trailwarden-a");
     endpoint.put("s", halves(2_000, false, jiff::Timestamp::now()).chain((0..1).map(record))).unwrap();
     alerted(&posted, 1).await;
+    assert!(other.get("/").unwrap().contains("Worker trailwarden-a delivers; its own page shows the sinks."));
     people_see_the_state(&folder.path().join("b/c.yml"), &dynamodb.url).await;
 
     let request = json!({"match": {"accounts": ["000000000001"]}, "seconds": 600, "reason": "drill <b>"}).to_string();
@@ -361,9 +362,22 @@ async fn commands_work_on_any_worker() {
         assert_eq!(worker.json("GET", "/api/silences", "").1, json!([silence]));
         assert!(worker.get("/").unwrap().contains("drill &lt;b&gt;"), "on the page too");
     }
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_trailwarden"))
+        .args(["tail", "--address", &format!("127.0.0.1:{}", other.port)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // What was there before; the rest comes by the stream.
+    lines.next().unwrap();
     endpoint.put("s", (1..3).map(record)).unwrap();
     let told = |account: &str| posted.lock().unwrap().iter().any(|body| body.contains(account));
     until("alert on account 2", || told("000000000002").then_some(())).await;
+    let since = Instant::now();
+    assert!(lines.by_ref().take(10).any(|line| line.contains("000000000002")), "tail on the other worker");
+    println!("tail on the other worker: {:?} after the notice", since.elapsed());
+    tail.kill().unwrap();
+    tail.wait().unwrap();
     let quiet = || other.get("/api/alerts").unwrap().contains(r#""outcome":"silenced""#).then_some(());
     until("silenced alert", quiet).await;
     assert!(!told("000000000001"), "account 1 is silenced");

@@ -24,8 +24,9 @@ use crate::lease::manager::Manager;
 use crate::lease::row::Naming;
 use crate::lease::{NoticeKind, Notices};
 use crate::metrics::Metrics;
+use crate::pipeline::control::{self, Control};
 use crate::pipeline::daemon::{self, Parts};
-use crate::pipeline::{Detectors, Tally, Unreadable, control};
+use crate::pipeline::{Detectors, Tally, Unreadable};
 use crate::source::kinesis::{self, Consumer};
 use crate::store::Store;
 
@@ -81,7 +82,8 @@ impl Service {
         let site = Admin::new(&config.admin, board.clone(), store.clone(), metrics.clone(), live.clone(), commands, closed);
         tokio::spawn(admin::serve(site, listener));
         let (replays, again) = mpsc::channel(REPLAYS);
-        tokio::spawn(control::serve(delivering, board.clone(), store.clone(), metrics.clone(), wishes, replays, stopped.clone()));
+        let parts = Control { delivering, live: live.clone(), board: board.clone(), store: store.clone(), metrics: metrics.clone(), replays };
+        tokio::spawn(control::serve(parts, wishes, stopped.clone()));
         let parts = Parts {
             detectors,
             store,

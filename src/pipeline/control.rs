@@ -1,6 +1,7 @@
 //! People's commands carried out, and delivery's standing put on the board.
 //!
-//! In: commands that the admin API let through. Out: their answers; every second fresh sinks on the board. Invariant: a command is
+//! In: commands that the admin API let through. Out: their answers; every second fresh sinks on the board, and of a fleet's other
+//! workers their news. Invariant: a command is
 //! answered after what it changed is durable, and no later than others while an order waits for another worker.
 
 use std::{
@@ -9,13 +10,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinSet,
 };
 
-use super::{daemon::Again, orders};
+use super::{daemon::Again, follow::Follow, orders};
 use crate::{
     admin::{Board, Command, Replayed, Told, status::QueueView},
+    alert::view::AlertView,
     deliver::DeliveringView,
     metrics::{Metrics, QueueMetrics},
     store::{Store, StoreError, blocking, quarantine},
@@ -25,18 +27,22 @@ const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// People whose orders wait for another worker at once.
 const ORDERS: usize = 16;
 
+/// What commands are carried out with.
+pub struct Control {
+    pub delivering: DeliveringView,
+    /// Alerts as delivery takes them up, here or on another worker.
+    pub live: broadcast::Sender<Arc<AlertView>>,
+    pub board: Arc<Board>,
+    pub store: Arc<dyn Store>,
+    pub metrics: Arc<Metrics>,
+    pub replays: mpsc::Sender<Again>,
+}
+
 /// Runs until `stop` turns true, or the store fails.
-pub async fn serve(
-    delivering: DeliveringView,
-    board: Arc<Board>,
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    mut commands: mpsc::Receiver<Command>,
-    replays: mpsc::Sender<Again>,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), StoreError> {
+pub async fn serve(parts: Control, mut commands: mpsc::Receiver<Command>, mut stop: watch::Receiver<bool>) -> Result<(), StoreError> {
+    let Control { delivering, live, board, store, metrics, replays } = parts;
     let mut show = tokio::time::interval(SHOW_EVERY);
-    let mut waiting = JoinSet::new();
+    let (mut waiting, mut follow) = (JoinSet::new(), Follow::default());
     loop {
         let command = tokio::select! {
             _ = show.tick() => None,
@@ -49,7 +55,8 @@ pub async fn serve(
         };
         let now = delivering.borrow().clone();
         match command {
-            None => {}
+            None if now.desk.is_none() => blocking(|| follow.look(&*store, &live, now_ms()))?,
+            None => follow.pause(),
             // Whoever asked may have left; then nobody hears the answer, and the change stands.
             Some(Command::ReplayQuarantined(id, reply)) => drop(reply.send(Told::Done(replay_kept(&id, &*store, &replays).await?))),
             Some(command) => match (orders::of(command, now_ms()), &now.desk) {

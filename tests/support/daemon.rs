@@ -18,7 +18,10 @@ use trailwarden::{
     alert::{Alert, Level},
     deliver::{self, Delivering, Desk},
     metrics::Metrics,
-    pipeline::{control, daemon::Again},
+    pipeline::{
+        control::{self, Control},
+        daemon::Again,
+    },
     route,
     sink::{self, Shared, Sink, http::Http},
     store::{MemoryStore, Store, outbox_row},
@@ -74,7 +77,8 @@ async fn start_as(sinks: &[(&str, String)], routing: &str, delivers: bool) -> Da
             let _ = again.answer.send(Replayed { events: 0, findings: 0, still: Some("still no JSON".into()) });
         }
     });
-    tokio::spawn(control::serve(delivering, board.clone(), store.clone(), metrics.clone(), received, replays, stopped));
+    let parts = Control { delivering, live: desk.live(), board: board.clone(), store: store.clone(), metrics: metrics.clone(), replays };
+    tokio::spawn(control::serve(parts, received, stopped));
     Daemon { address, board, store, desk, metrics, stop }
 }
 

@@ -166,7 +166,13 @@ pub(super) fn sinks(admin: &Admin, now_ms: i64) -> String {
         ]
     };
     let rows: Vec<_> = sinks.iter().map(row).collect();
-    table("sinks", &["Sink", "Waiting#", "Taken#", "Retries#", "p99#"], &rows, "No sink is configured; alerts are shown here only.")
+    let delivers = admin.board.delivers.load();
+    let none = if delivers.is_empty() || **delivers == **admin.board.worker.load() {
+        "No sink is configured; alerts are shown here only.".to_owned()
+    } else {
+        format!("Worker {} delivers; its own page shows the sinks.", html(&delivers))
+    };
+    table("sinks", &["Sink", "Waiting#", "Taken#", "Retries#", "p99#"], &rows, &none)
 }
 
 pub(super) fn silences(admin: &Admin, now_ms: i64) -> Result<String, StoreError> {
