@@ -26,6 +26,9 @@ const NARROWING: [&str; 16] = [
     "saml:aud",
 ];
 
+/// Those that name the caller's account: with `Principal: *` they say who is let in.
+const NAMING: [&str; 3] = ["aws:principalaccount", "aws:principalarn", "kms:calleraccount"];
+
 /// Accounts of AWS itself that deliver logs to buckets: load balancers', CloudTrail's of old and Redshift's audit logs.
 const LOG_DELIVERY: [&[u8; ACCOUNT_DIGITS]; 30] = [
     b"127311923021",
@@ -63,7 +66,7 @@ const LOG_DELIVERY: [&[u8; ACCOUNT_DIGITS]; 30] = [
 /// Digits of an account's number.
 pub(super) const ACCOUNT_DIGITS: usize = 12;
 
-const STATEMENT_FIELDS: [&str; 7] = ["Effect", "Principal", "Principal.AWS", "Action", "NotAction", "Resource", "Condition"];
+const STATEMENT_FIELDS: [&str; 8] = ["Effect", "Principal", "Principal.AWS", "NotPrincipal", "Action", "NotAction", "Resource", "Condition"];
 
 /// The derived fields that the loaded rules name.
 pub(super) struct Targets {
@@ -195,9 +198,12 @@ impl<'a> Statement<'a> {
             return;
         }
         let conditions = self.conditions(targets, out);
+        // Everyone but those named.
+        grants.public |= self.values("NotPrincipal").next().is_some() && !conditions.narrow;
         for principal in self.values("Principal").filter(|p| !p.starts_with(b"{")).chain(self.values("Principal.AWS")) {
             if principal == b"*" {
                 grants.public |= !conditions.narrow;
+                self.strangers_by_condition(home, targets, out);
                 continue;
             }
             let Some(account) = account_of(principal) else { continue };
@@ -216,6 +222,21 @@ impl<'a> Statement<'a> {
         grants.admin |= all && wide;
     }
 
+    /// Accounts that a condition of a statement for everyone lets in.
+    fn strangers_by_condition(&self, home: &Home<'_>, targets: &Targets, out: &mut Slots) {
+        for condition in self.values("Condition") {
+            for (_, keys) in members(condition).filter(|(operator, _)| !contains_ignore_case(operator, b"Not")) {
+                let named = members(keys).filter(|(key, _)| is_among(key, &NAMING));
+                for account in named.flat_map(|(_, value)| texts(value)).filter_map(account_of) {
+                    if account != home.account && !home.knows(account) {
+                        push(out, targets.foreign_account, account);
+                        push(out, targets.foreign_unasked, account);
+                    }
+                }
+            }
+        }
+    }
+
     /// Tells the condition keys; does one of them narrow the caller, or ask for an external id?
     fn conditions(&self, targets: &Targets, out: &mut Slots) -> Conditions {
         let mut found = Conditions::default();
@@ -224,14 +245,33 @@ impl<'a> Statement<'a> {
                 let positive = !contains_ignore_case(operator, b"Not") && !operator.starts_with(b"Null") && !operator.ends_with(b"IfExists");
                 for (key, value) in members(keys) {
                     push(out, targets.condition, key);
-                    let open = value == br#""*""# || contains_ignore_case(value, br#""0.0.0.0/0""#) || contains_ignore_case(value, br#""::/0""#);
-                    found.narrow |= positive && !open && NARROWING.iter().any(|n| key.eq_ignore_ascii_case(n.as_bytes()));
+                    let anybody = key.eq_ignore_ascii_case(b"aws:principalarn") && !texts(value).any(|arn| account_of(arn).is_some());
+                    let open = anybody
+                        || contains_ignore_case(value, br#""*""#)
+                        || contains_ignore_case(value, br#""0.0.0.0/0""#)
+                        || contains_ignore_case(value, br#""::/0""#);
+                    found.narrow |= positive && !open && is_among(key, &NARROWING);
                     found.external_id |= positive && !open && key.eq_ignore_ascii_case(b"sts:externalid");
                 }
             }
         }
         found
     }
+}
+
+fn is_among(key: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|name| key.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The strings of a raw value: one, or those of an array.
+fn texts(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + value.get(at..)?.iter().position(|b| *b == b'"')? + 1;
+        let (end, _) = json::string(value, start).ok()?;
+        at = end + 1;
+        Some(&value[start..end])
+    })
 }
 
 /// Keys and raw values of an object; ends where it stops being JSON.

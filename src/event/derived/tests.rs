@@ -48,6 +48,21 @@ fn policies_grant() {
     check_policy(&star.replace("StringEquals", "StringNotEquals"), "public", &["true"]);
     check_policy(&star.replace("kms:CallerAccount", "aws:SourceIp").replace(r#""111122223333""#, r#""0.0.0.0/0""#), "public", &["true"]);
     check_policy(&open.replace("Allow", "Deny"), "public", &[]);
+    // Everyone, and a condition that names a stranger.
+    let stranger = star.replace(r#""kms:CallerAccount":"111122223333""#, r#""kms:CallerAccount":["111122223333","999988887777"]"#);
+    check_policy(&stranger, "public", &[]);
+    check_policy(&stranger, "foreign_account", &["999988887777"]);
+    let role = star.replace(r#""kms:CallerAccount":"111122223333""#, r#""aws:PrincipalArn":"arn:aws:iam::999988887777:role/*""#);
+    check_policy(&role, "foreign_account", &["999988887777"]);
+    check_policy(star, "foreign_account", &[]);
+    // Conditions that narrow nothing.
+    for arn in [r#""arn:aws:iam::*:role/*""#, r#"["*"]"#] {
+        let wide = star.replace(r#""kms:CallerAccount":"111122223333""#, &format!(r#""aws:PrincipalArn":{arn}"#));
+        check_policy(&wide, "public", &["true"]);
+    }
+    let but_one = open.replace(r#""Principal":"*""#, r#""NotPrincipal":{"AWS":"arn:aws:iam::111122223333:user/x"}"#);
+    check_policy(&but_one, "public", &["true"]);
+    check_policy(&but_one.replace("Allow", "Deny"), "public", &[]);
     let mixed = r#"{"Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::111122223333:root","arn:aws:iam::999988887777:user/x","444455556666"]},"Action":"kms:Decrypt","Resource":"*"},{"Effect":"Allow","Principal":{"Service":"rds.amazonaws.com"},"Action":"*","Resource":"arn:x"}]}"#;
     check_policy(mixed, "foreign_account", &["999988887777", "444455556666"]);
     check_policy(mixed, "foreign_principal", &["arn:aws:iam::999988887777:user/x", "444455556666"]);
