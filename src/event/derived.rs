@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use super::{Event, FieldId, Schema, Slots, ValueKind};
 
 /// A derived field: its name, its group's bit and what it says.
-pub const FIELDS: [(&str, u32, &str); 14] = [
+pub const FIELDS: [(&str, u32, &str); 15] = [
     ("derived.policy.public", POLICY, "`true` if a statement allows everyone and no condition narrows who that is"),
+    ("derived.policy.public_by_address", POLICY, "`true` if a statement allows everyone, of any account, who comes from certain addresses"),
     (
         "derived.policy.foreign_account",
         POLICY,

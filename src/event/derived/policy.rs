@@ -71,6 +71,7 @@ const STATEMENT_FIELDS: [&str; 8] = ["Effect", "Principal", "Principal.AWS", "No
 /// The derived fields that the loaded rules name.
 pub(super) struct Targets {
     public: Option<FieldId>,
+    public_by_address: Option<FieldId>,
     foreign_account: Option<FieldId>,
     foreign_principal: Option<FieldId>,
     foreign_unasked: Option<FieldId>,
@@ -84,6 +85,7 @@ impl Targets {
     pub fn new(field: impl Fn(&str) -> Option<FieldId>) -> Self {
         Self {
             public: field("derived.policy.public"),
+            public_by_address: field("derived.policy.public_by_address"),
             foreign_account: field("derived.policy.foreign_account"),
             foreign_principal: field("derived.policy.foreign_principal"),
             foreign_unasked: field("derived.policy.foreign_unasked"),
@@ -136,6 +138,7 @@ impl Default for Reader {
 #[derive(Default)]
 struct Grants {
     public: bool,
+    public_by_address: bool,
     admin: bool,
     root: bool,
 }
@@ -160,6 +163,9 @@ impl Reader {
         if grants.public {
             push(out, targets.public, b"true");
         }
+        if grants.public_by_address {
+            push(out, targets.public_by_address, b"true");
+        }
         if grants.admin {
             push(out, targets.admin, b"true");
         }
@@ -177,6 +183,8 @@ fn push(out: &mut Slots, field: Option<FieldId>, text: &[u8]) {
 #[derive(Default)]
 struct Conditions {
     narrow: bool,
+    /// All that narrows is the address.
+    by_address: bool,
     external_id: bool,
 }
 
@@ -203,6 +211,7 @@ impl<'a> Statement<'a> {
         for principal in self.values("Principal").filter(|p| !p.starts_with(b"{")).chain(self.values("Principal.AWS")) {
             if principal == b"*" {
                 grants.public |= !conditions.narrow;
+                grants.public_by_address |= conditions.by_address;
                 self.strangers_by_condition(home, targets, out);
                 continue;
             }
@@ -240,6 +249,7 @@ impl<'a> Statement<'a> {
     /// Tells the condition keys; does one of them narrow the caller, or ask for an external id?
     fn conditions(&self, targets: &Targets, out: &mut Slots) -> Conditions {
         let mut found = Conditions::default();
+        let mut otherwise = false;
         for condition in self.values("Condition") {
             for (operator, keys) in members(condition) {
                 let positive = !contains_ignore_case(operator, b"Not") && !operator.starts_with(b"Null") && !operator.ends_with(b"IfExists");
@@ -250,11 +260,14 @@ impl<'a> Statement<'a> {
                         || contains_ignore_case(value, br#""*""#)
                         || contains_ignore_case(value, br#""0.0.0.0/0""#)
                         || contains_ignore_case(value, br#""::/0""#);
-                    found.narrow |= positive && !open && is_among(key, &NARROWING);
+                    let narrows = positive && !open && is_among(key, &NARROWING);
+                    found.narrow |= narrows;
+                    otherwise |= narrows && !key.eq_ignore_ascii_case(b"aws:sourceip");
                     found.external_id |= positive && !open && key.eq_ignore_ascii_case(b"sts:externalid");
                 }
             }
         }
+        found.by_address = found.narrow && !otherwise;
         found
     }
 }

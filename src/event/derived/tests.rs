@@ -48,6 +48,11 @@ fn policies_grant() {
     check_policy(&star.replace("StringEquals", "StringNotEquals"), "public", &["true"]);
     check_policy(&star.replace("kms:CallerAccount", "aws:SourceIp").replace(r#""111122223333""#, r#""0.0.0.0/0""#), "public", &["true"]);
     check_policy(&open.replace("Allow", "Deny"), "public", &[]);
+    let by_address = star.replace("kms:CallerAccount", "aws:SourceIp").replace(r#""111122223333""#, r#""203.0.113.9/32""#);
+    check_policy(&by_address, "public", &[]);
+    check_policy(&by_address, "public_by_address", &["true"]);
+    check_policy(&by_address.replace("kms:ViaService", "aws:PrincipalOrgID"), "public_by_address", &[]);
+    check_policy(star, "public_by_address", &[]);
     // Everyone, and a condition that names a stranger.
     let stranger = star.replace(r#""kms:CallerAccount":"111122223333""#, r#""kms:CallerAccount":["111122223333","999988887777"]"#);
     check_policy(&stranger, "public", &[]);
