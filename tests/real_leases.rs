@@ -229,9 +229,27 @@ async fn children_follow_their_parents_end() {
     }
     let since = Instant::now();
     while fleet.rows().await.contains_key(&parent.key) {
-        assert!(since.elapsed() < FAILOVER * 6 + Duration::from_secs(5), "the finished lease stays");
+        assert!(since.elapsed() < FAILOVER * 16 + Duration::from_secs(5), "the finished lease stays");
         sleep(Duration::from_millis(100)).await;
     }
+    assert!(since.elapsed() > FAILOVER * 5, "the finished lease goes while another may still act on an older look");
+}
+
+#[tokio::test]
+async fn whoever_lost_a_shard_makes_no_leases_at_its_end() {
+    let Some(fleet) = fleet(1).await else { return };
+    let a = fleet.worker("a").await;
+    granted(&a, 1).await;
+    fleet.split("shardId-000000000000", 1 << 100);
+    let stolen = fleet.dynamodb.update_item().table_name("app").key("leaseKey", AttributeValue::S("shardId-000000000000".into()));
+    let stolen = stolen.update_expression("SET leaseOwner = :x, leaseCounter = leaseCounter + :n");
+    let values = [(":x", AttributeValue::S("trailwarden-x".into())), (":n", AttributeValue::N("7".into()))];
+    let grant = counter(&a, &shard(0));
+    let stolen = values.into_iter().fold(stolen, |ask, (name, value)| ask.expression_attribute_values(name, value));
+    stolen.send().await.unwrap();
+    let ended = a.checkpointer().commit(&shard(0), grant, &Position::ShardEnd, 0).await;
+    assert!(matches!(ended, Err(CommitError::Lost(_))), "{ended:?}");
+    assert_eq!(fleet.rows().await.into_keys().collect::<Vec<_>>(), ["shardId-000000000000"]);
 }
 
 #[tokio::test]

@@ -103,4 +103,9 @@ impl Config {
     pub fn sync_interval(&self) -> Duration {
         self.failover() * 6
     }
+
+    /// How long the lease of a shard that is over is kept: whoever still acts on an older look must find it, and not make it anew.
+    pub fn linger(&self) -> Duration {
+        self.failover() * 10
+    }
 }

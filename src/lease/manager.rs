@@ -99,7 +99,7 @@ impl Manager {
             }
         }
         let worker = config.worker.clone().unwrap_or_else(worker_id);
-        let syncer = Syncer::new(kinesis, leases.clone(), naming.clone(), start, notices, Arc::clone(&metrics));
+        let syncer = Syncer::new(kinesis, leases.clone(), naming.clone(), start, notices, Arc::clone(&metrics), config.linger());
         let core = Arc::new(Core {
             worker: worker.clone(),
             naming,
@@ -167,7 +167,15 @@ impl Checkpointer {
         let children = match position {
             Position::ShardEnd => {
                 let row = lease.lock().await.row.clone();
-                core.syncer.children_of(&row).await?
+                // As it is now: a worker that sleeps on past its lease would make children anew that others have read and deleted.
+                match core.leases.lease(&row.key).await?.filter(|now| now.reader() == Some(&core.worker)) {
+                    Some(now) if now.is_finished() => Vec::new(),
+                    Some(_) => core.syncer.children_of(&row).await?,
+                    None => {
+                        core.lose(shard);
+                        return Err(lost());
+                    }
+                }
             }
             _ => Vec::new(),
         };

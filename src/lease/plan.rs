@@ -96,9 +96,10 @@ pub fn to_hand_over<'a>(seen: &[Seen<'a>], living: &BTreeSet<String>, limits: &L
     (after(&row) < high - mean * 0.1 && keeps_count).then(|| (*row, (*idlest).to_owned()))
 }
 
-/// Finished leases whose children have all begun, and leases whose shard the service no longer lists (`listed`: of this
-/// stream, by shard).
-pub fn to_delete<'a>(rows: &[&'a Row], listed: &BTreeSet<&str>) -> Vec<&'a Row> {
+/// Leases that have been finished for `linger` and whose children have all begun, and leases whose shard the service no longer lists
+/// (`listed`: of this stream, by shard).
+pub fn to_delete<'a>(seen: &[&Seen<'a>], listed: &BTreeSet<&str>, linger: Duration) -> Vec<&'a Row> {
+    let rows: Vec<&Row> = seen.iter().map(|s| s.row).collect();
     let by_shard: BTreeMap<&str, &Row> = rows.iter().map(|r| (r.shard(), *r)).collect();
     let begun = |shard: &String| by_shard.get(shard.as_str()).is_some_and(|r| *r.position() != crate::position::Position::TrimHorizon);
     let children = |row: &Row| rows.iter().filter(|r| r.parents.iter().any(|p| p == row.shard())).map(|r| r.shard().to_owned()).collect::<Vec<_>>();
@@ -106,7 +107,8 @@ pub fn to_delete<'a>(rows: &[&'a Row], listed: &BTreeSet<&str>) -> Vec<&'a Row> 
         let known = if row.children.is_empty() { children(row) } else { row.children.clone() };
         row.is_finished() && !known.is_empty() && known.iter().all(begun)
     };
-    rows.iter().filter(|row| is_done(row) || !listed.contains(row.shard())).copied().collect()
+    let is_over = |s: &Seen<'_>| s.unmoved >= linger && is_done(s.row) || !listed.contains(s.row.shard());
+    seen.iter().filter(|s| is_over(s)).map(|s| s.row).collect()
 }
 
 #[cfg(test)]
@@ -189,12 +191,17 @@ mod tests {
             parents: parents.split_whitespace().map(str::to_owned).collect(),
             ..Row::default()
         };
-        for (child, listed, expected) in
-            [(Position::TrimHorizon, "p c", ""), (Position::Latest, "p c", "p"), (Position::ShardEnd, "p c", "p"), (Position::TrimHorizon, "c", "p")]
-        {
+        for (child, listed, unmoved, expected) in [
+            (Position::TrimHorizon, "p c", 9, ""),
+            (Position::Latest, "p c", 9, "p"),
+            (Position::Latest, "p c", 8, ""),
+            (Position::ShardEnd, "p c", 9, "p"),
+            (Position::TrimHorizon, "c", 0, "p"),
+        ] {
             let (parent, child) = (row("p", Position::ShardEnd, ""), row("c", child, "p"));
             let listed = listed.split(' ').collect();
-            let got: Vec<_> = to_delete(&[&parent, &child], &listed).into_iter().map(|r| r.key.clone()).collect();
+            let [parent, child] = [(&parent, unmoved), (&child, 0)].map(|(row, s)| Seen { row, unmoved: Duration::from_secs(s) });
+            let got: Vec<_> = to_delete(&[&parent, &child], &listed, Duration::from_secs(9)).into_iter().map(|r| r.key.clone()).collect();
             assert_eq!(got.join(" "), expected);
         }
     }

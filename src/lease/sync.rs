@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_sdk_kinesis::Client;
@@ -14,7 +14,7 @@ use aws_sdk_kinesis::Client;
 use super::{
     NoticeKind, Notices,
     manager::CommitError,
-    plan,
+    plan::{self, Seen},
     row::{Naming, Row},
     shards::{self, ListError, Shard},
     table::Table,
@@ -28,6 +28,8 @@ pub struct Syncer {
     start: Position,
     notices: Notices,
     metrics: Arc<Metrics>,
+    /// Leases of shards that are over are kept for so long.
+    linger: Duration,
 }
 
 impl std::fmt::Debug for Syncer {
@@ -37,15 +39,15 @@ impl std::fmt::Debug for Syncer {
 }
 
 impl Syncer {
-    pub fn new(kinesis: Client, leases: Table, naming: Naming, start: Position, notices: Notices, metrics: Arc<Metrics>) -> Self {
-        Self { kinesis, leases, naming, start, notices, metrics }
+    pub fn new(kinesis: Client, leases: Table, naming: Naming, start: Position, notices: Notices, metrics: Arc<Metrics>, linger: Duration) -> Self {
+        Self { kinesis, leases, naming, start, notices, metrics, linger }
     }
 
     /// Brings the table in line with every stream; returns how many leases were made.
-    pub async fn sync(&self, rows: &[Row]) -> Result<usize, CommitError> {
+    pub async fn sync(&self, seen: &[Seen<'_>]) -> Result<usize, CommitError> {
         let mut made = 0;
         for (stream, serialized) in self.naming.streams() {
-            let of_stream: Vec<&Row> = rows.iter().filter(|r| self.naming.stream_of(&r.key) == Some(stream)).collect();
+            let of_stream: Vec<&Seen<'_>> = seen.iter().filter(|s| self.naming.stream_of(&s.row.key) == Some(stream)).collect();
             let listed = match shards::list(&self.kinesis, stream).await {
                 Ok(listed) => listed,
                 Err(error @ ListError::Missing(_)) => {
@@ -59,9 +61,10 @@ impl Syncer {
         Ok(made)
     }
 
-    async fn sync_stream(&self, stream: &str, serialized: Option<&str>, rows: &[&Row], listed: &[Shard]) -> Result<usize, CommitError> {
-        let mut known: BTreeMap<String, Position> = rows.iter().map(|r| (r.shard().to_owned(), r.position().clone())).collect();
-        for row in rows.iter().filter(|r| r.is_finished()) {
+    async fn sync_stream(&self, stream: &str, serialized: Option<&str>, seen: &[&Seen<'_>], listed: &[Shard]) -> Result<usize, CommitError> {
+        let rows = || seen.iter().map(|s| s.row);
+        let mut known: BTreeMap<String, Position> = rows().map(|r| (r.shard().to_owned(), r.position().clone())).collect();
+        for row in rows().filter(|r| r.is_finished()) {
             if listed.iter().any(|s| s.open && s.id == row.shard()) && self.leases.delete_lease(row).await? {
                 let message = format!("{} was past its end and is open again: the stream was made anew and is read from its beginning", row.key);
                 self.notices.raise(NoticeKind::StreamRecreated, stream, message);
@@ -86,7 +89,7 @@ impl Syncer {
             tracing::warn!(stream, ?holes, "no lease covers these hash keys; their shards' leases are made as they are listed");
         }
         let ids: BTreeSet<&str> = listed.iter().map(|s| s.id.as_str()).collect();
-        for row in plan::to_delete(rows, &ids) {
+        for row in plan::to_delete(seen, &ids, self.linger) {
             if self.leases.delete_lease(row).await? {
                 tracing::info!(lease = row.key, "over, and deleted");
             }

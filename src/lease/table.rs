@@ -301,6 +301,10 @@ impl Table {
         Ok(self.scan().await?.iter().filter_map(Row::from_item).collect())
     }
 
+    pub async fn lease(&self, key: &str) -> Result<Option<Row>, TableError> {
+        Ok(self.get(("leaseKey", key)).await?.as_ref().and_then(Row::from_item))
+    }
+
     async fn change(&self, update: Update) -> Result<Result<Row, Option<Row>>, TableError> {
         Ok(match self.update(update).await? {
             Written::Done(item) => Row::from_item(&item).ok_or(None),

@@ -195,7 +195,7 @@ impl Turn {
             }
         }
         if self.synced.is_none_or(|since| since.elapsed() >= core.config.sync_interval()) || rows.is_empty() {
-            match core.syncer.sync(rows).await {
+            match core.syncer.sync(seen).await {
                 Ok(made) => {
                     self.synced = Some(Instant::now());
                     if made > 0 {
