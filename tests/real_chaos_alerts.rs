@@ -207,3 +207,35 @@ async fn chaos_alerts_are_those_of_a_quiet_evaluation() {
         rows(&table).await
     );
 }
+
+/// ECS sends SIGTERM and kills 30 s later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_ends_in_time_though_its_state_and_leases_answer_no_more() {
+    let Some(dynamodb) = servers::dynamodb() else { return };
+    let Scene { endpoint, proxy, folder, .. } = Scene::new(&dynamodb.url, Spoil::default()).await;
+    fs::create_dir(folder.path().join("rules")).unwrap();
+    fs::write(folder.path().join("rules/all.yml"), RULES).unwrap();
+    let mut worker = start_worker(1, endpoint.url(), &proxy.url, folder.path());
+    let mut random = Random(1);
+    let mut put = |n: usize| drop(endpoint.put("s", [(n.to_string(), Bytes::from(event(n, &mut random)))]).unwrap());
+    (0..12).for_each(&mut put);
+    let since = Instant::now();
+    while fs::read_to_string(folder.path().join("alerts")).unwrap_or_default().is_empty() {
+        assert!(since.elapsed() < CATCH_UP, "no alert comes");
+        sleep(Duration::from_millis(100)).await;
+    }
+    proxy.spoil(Spoil { failed: 1000, ..Spoil::default() });
+    (12..50).for_each(&mut put);
+    sleep(Duration::from_millis(500)).await;
+    let since = Instant::now();
+    worker.signal("TERM");
+    let ended = loop {
+        if let Some(ended) = worker.child.try_wait().unwrap() {
+            break ended;
+        }
+        assert!(since.elapsed() < Duration::from_secs(10), "it does not end");
+        sleep(Duration::from_millis(20)).await;
+    };
+    println!("ended with {ended} after {:?}", since.elapsed());
+    assert!(ended.success());
+}

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use delivery::Delivery;
@@ -37,6 +38,11 @@ mod state;
 const NOTICES: usize = 64;
 /// Records of the quarantine that wait to be read again.
 const REPLAYS: usize = 8;
+
+/// From the stop signal to the end, however slow the calls are: what is left undone by then was never committed, and is read again.
+const END: Duration = Duration::from_secs(8);
+/// Of that, for what was read to be committed. After it the leases are given up all the same: checkpoints that come later are refused.
+const COMMIT: Duration = Duration::from_secs(3);
 
 /// A daemon that is running.
 pub struct Service {
@@ -140,19 +146,30 @@ impl Service {
         };
         board.drain();
         drop(consumer);
-        let tally = match early {
-            Some(ended) => ended,
-            None => daemon.await.context("the pipeline")?,
+        tracing::info!("asked to end: what was read is committed");
+        let in_order = async move {
+            let tally = match early {
+                Some(ended) => Some(ended),
+                None => tokio::time::timeout(COMMIT, daemon).await.ok().transpose().context("the pipeline")?,
+            };
+            if tally.is_none() {
+                tracing::warn!("what was read could not be committed within {COMMIT:?}: whoever comes next reads it again");
+            }
+            // Others may go on while delivery drains.
+            leases.end().await;
+            let _ = stop.send(true);
+            let tally = tally.transpose().context("the state can't be kept; nothing after the last commit counts")?;
+            if !delivery.is_finished() {
+                delivery.await.context("delivery")??;
+            }
+            anyhow::Ok(tally.unwrap_or_default())
         };
-        // Others may go on while delivery drains.
-        leases.end().await;
-        let _ = stop.send(true);
-        let tally = tally.context("the state can't be kept; nothing after the last commit counts")?;
-        if !delivery.is_finished() {
-            delivery.await.context("delivery")??;
-        }
+        let tally = tokio::time::timeout(END, in_order).await.ok().transpose()?;
         let _ = close.send(true);
-        Ok(tally)
+        Ok(tally.unwrap_or_else(|| {
+            tracing::warn!("not ended in order within {END:?}: leases expire, and alerts that wait are sent by whoever comes next");
+            Tally::default()
+        }))
     }
 }
 

@@ -104,6 +104,11 @@ impl Config {
         self.failover() * 6
     }
 
+    /// How long a lease stays with whoever has just got it.
+    pub fn settle(&self) -> Duration {
+        self.failover() * 2
+    }
+
     /// How long the lease of a shard that is over is kept: whoever still acts on an older look must find it, and not make it anew.
     pub fn linger(&self) -> Duration {
         self.failover() * 10

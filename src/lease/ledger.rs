@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 const RETRY_MS: u64 = 100;
 const RETRY_MOST_MS: u64 = 2_000;
 /// The last checkpoints may take this long; then the leases are given up as they are, and what follows is read again.
-const DRAIN: Duration = Duration::from_secs(4);
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// How far a shard is safe.
 #[derive(Debug, Clone, PartialEq, Eq)]

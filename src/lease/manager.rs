@@ -37,6 +37,8 @@ mod turn;
 /// A table that can't be reached at the start is tried this often.
 const JOIN_TRIES: u32 = 5;
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
+/// For giving all leases up; those that are not expire.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Why a commit was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +144,7 @@ impl Manager {
     pub async fn shutdown(mut self) {
         self.stop.notify_one();
         if let Some(task) = self.task.take() {
-            let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+            let _ = tokio::time::timeout(LEAVE, task).await;
         }
     }
 }

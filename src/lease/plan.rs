@@ -11,11 +11,16 @@ use std::{
 
 use super::row::Row;
 
-/// A lease as seen, and how long its counter has stood still by this machine's clock.
+/// A lease as seen, by this machine's clock.
 #[derive(Debug, Clone)]
 pub struct Seen<'a> {
     pub row: &'a Row,
+    /// How long its counter has stood still.
     pub unmoved: Duration,
+    /// How long its reader has been the same.
+    pub kept: Duration,
+    /// Its shard's parents are past. What can't be read yet is nobody's load: nobody takes it, renews it or hands it over.
+    pub ready: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Limits {
     pub failover: Duration,
     /// From one look to the next.
     pub tick: Duration,
+    /// What has changed hands stays for so long, so that something of it is committed before it is handed on.
+    pub settle: Duration,
     /// At most this many leases for one worker.
     pub most: usize,
 }
@@ -36,17 +43,18 @@ impl Seen<'_> {
 
 /// The leases that `me` takes now, those of its share first. What others leave lying for a tick more is taken beyond it.
 pub fn to_take<'a>(seen: &[Seen<'a>], me: &str, living: &BTreeSet<String>, limits: &Limits) -> Vec<&'a Row> {
-    let open: Vec<_> = seen.iter().filter(|s| !s.row.is_finished()).collect();
+    let open: Vec<_> = seen.iter().filter(|s| !s.row.is_finished() && s.ready).collect();
     let dead: BTreeSet<_> = open.iter().filter(|s| s.unmoved > limits.failover).filter_map(|s| s.row.reader()).collect();
     let holders = open.iter().filter(|s| !s.is_free(limits.failover)).filter_map(|s| s.row.reader());
     let mut workers: BTreeSet<&str> = living.iter().map(String::as_str).filter(|w| !dead.contains(w)).chain(holders).collect();
     workers.insert(me);
     let share = open.len().div_ceil(workers.len()).min(limits.most);
     let mine = open.iter().filter(|s| !s.is_free(limits.failover) && s.row.reader() == Some(me)).count();
-    // Meant for us: a leader's assignment, or the end of a hand-over.
+    // Meant for us: a leader's assignment, which is renewed whether it can be read yet or not, or the end of a hand-over.
     let assigned = |s: &Seen<'_>| s.row.owner.as_deref() == Some(me) && s.row.checkpoint_owner.is_none();
     let overdue = |s: &Seen<'_>| s.unmoved > limits.tick * 2 + if s.row.reader().is_some() { limits.failover } else { Duration::ZERO };
-    let mut free: Vec<_> = open.into_iter().filter(|s| s.is_free(limits.failover)).collect();
+    let takeable = |s: &&Seen<'_>| !s.row.is_finished() && s.is_free(limits.failover) && (s.ready || assigned(s));
+    let mut free: Vec<_> = seen.iter().filter(takeable).collect();
     // Each worker in an order of its own, so that they rarely reach for the same one.
     let order = BuildHasherDefault::<DefaultHasher>::new();
     free.sort_by_key(|s| (!overdue(s), order.hash_one((me, &s.row.key))));
@@ -63,8 +71,8 @@ pub fn to_take<'a>(seen: &[Seen<'a>], me: &str, living: &BTreeSet<String>, limit
 /// The next hand-over that evens out the workers' load, as (lease, to). One at a time: none while another is under way. Counts are
 /// evened out at once, rates only where `by_rate`: they waver, and every move is a pause.
 pub fn to_hand_over<'a>(seen: &[Seen<'a>], living: &BTreeSet<String>, limits: &Limits, by_rate: bool) -> Option<(&'a Row, String)> {
-    let open: Vec<_> = seen.iter().filter(|s| !s.row.is_finished()).collect();
-    if open.iter().any(|s| s.row.checkpoint_owner.is_some() || s.is_free(limits.failover)) {
+    let open: Vec<_> = seen.iter().filter(|s| !s.row.is_finished() && s.ready).collect();
+    if open.iter().any(|s| s.row.checkpoint_owner.is_some() || s.is_free(limits.failover) || s.kept < limits.settle) {
         return None;
     }
     let mut loads: BTreeMap<&str, Vec<&Row>> = living.iter().map(|w| (w.as_str(), Vec::new())).collect();
@@ -116,7 +124,7 @@ mod tests {
     use super::*;
     use crate::position::Position;
 
-    const LIMITS: Limits = Limits { failover: Duration::from_secs(10), tick: Duration::from_secs(1), most: 100 };
+    const LIMITS: Limits = Limits { failover: Duration::from_secs(10), tick: Duration::from_secs(1), settle: Duration::from_secs(20), most: 100 };
 
     /// `key:reader[>next]:unmoved_s[:kbps]`, `!` behind the key: finished.
     fn rows(text: &str) -> Vec<(Row, Duration)> {
@@ -134,6 +142,10 @@ mod tests {
                 (row, unmoved)
             })
             .collect()
+    }
+
+    fn see(row: &Row, unmoved: Duration) -> Seen<'_> {
+        Seen { row, unmoved, kept: LIMITS.settle, ready: true }
     }
 
     fn living(text: &str) -> BTreeSet<String> {
@@ -158,7 +170,7 @@ mod tests {
             ("a:me>you:11", "me you", 1),
         ] {
             let rows = rows(table);
-            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| Seen { row, unmoved: *unmoved }).collect();
+            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| see(row, *unmoved)).collect();
             assert_eq!(to_take(&seen, "me", &living(alive), &LIMITS).len(), expected, "{table} {alive}");
         }
     }
@@ -178,9 +190,29 @@ mod tests {
         ] {
             let table_text = table.trim_end_matches(':');
             let rows = rows(table_text);
-            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| Seen { row, unmoved: *unmoved }).collect();
+            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| see(row, *unmoved)).collect();
             assert_eq!(to_hand_over(&seen, &living(alive), &LIMITS, true).map(|(_, to)| to).as_deref(), expected, "{table}");
         }
+    }
+
+    #[test]
+    fn what_waits_for_its_parents_is_nobodys_load() {
+        let rows = rows("a: b:me c:x d:x");
+        let seen = |waiting: &str| -> Vec<_> {
+            rows.iter().map(|(row, unmoved)| Seen { ready: !waiting.contains(&row.key), ..see(row, *unmoved) }).collect()
+        };
+        let taken = |waiting| to_take(&seen(waiting), "me", &living("me x"), &LIMITS).len();
+        assert_eq!([taken(""), taken("a"), taken("bcd")], [1, 0, 1]);
+        let handed = |waiting| to_hand_over(&seen(waiting), &living("me x y"), &LIMITS, true).map(|(row, to)| format!("{}>{to}", row.key));
+        assert_eq!([handed("a"), handed("ac"), handed("")], [Some("c>y".to_owned()), None, None]);
+    }
+
+    #[test]
+    fn what_was_just_taken_is_not_handed_on() {
+        let rows = rows("a:x b:x");
+        let seen = |kept| rows.iter().map(|(row, unmoved)| Seen { kept, ..see(row, *unmoved) }).collect::<Vec<_>>();
+        let handed = |kept| to_hand_over(&seen(Duration::from_secs(kept)), &living("x y"), &LIMITS, true).is_some();
+        assert_eq!([handed(19), handed(20)], [false, true]);
     }
 
     #[test]
@@ -200,7 +232,7 @@ mod tests {
         ] {
             let (parent, child) = (row("p", Position::ShardEnd, ""), row("c", child, "p"));
             let listed = listed.split(' ').collect();
-            let [parent, child] = [(&parent, unmoved), (&child, 0)].map(|(row, s)| Seen { row, unmoved: Duration::from_secs(s) });
+            let [parent, child] = [(&parent, unmoved), (&child, 0)].map(|(row, s)| see(row, Duration::from_secs(s)));
             let got: Vec<_> = to_delete(&[&parent, &child], &listed, Duration::from_secs(9)).into_iter().map(|r| r.key.clone()).collect();
             assert_eq!(got.join(" "), expected);
         }

@@ -6,7 +6,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -31,6 +31,7 @@ pub struct Spoil {
 
 pub struct Proxy {
     pub url: String,
+    shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -42,7 +43,7 @@ impl Drop for Proxy {
 
 struct Shared {
     target: String,
-    spoil: Spoil,
+    spoil: Mutex<Spoil>,
     rolls: AtomicU64,
     client: Client<HttpConnector, Full<Bytes>>,
 }
@@ -52,18 +53,24 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let shared = Arc::new(Shared { target: target.to_owned(), spoil, rolls: AtomicU64::new(seed), client });
+        let shared = Arc::new(Shared { target: target.to_owned(), spoil: Mutex::new(spoil), rolls: AtomicU64::new(seed), client });
+        let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
+                let shared = Arc::clone(&serving);
                 connections.spawn(async move {
                     let service = hyper::service::service_fn(move |request| pass(Arc::clone(&shared), request));
                     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
                 });
             }
         });
-        Self { url, task }
+        Self { url, shared, task }
+    }
+
+    /// From now on.
+    pub fn spoil(&self, spoil: Spoil) {
+        *self.shared.spoil.lock().unwrap() = spoil;
     }
 }
 
@@ -78,7 +85,7 @@ async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Res
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     let roll = (z >> 33) % 1000;
-    let Spoil { throttled, failed, lost } = shared.spoil;
+    let Spoil { throttled, failed, lost } = *shared.spoil.lock().unwrap();
     if roll < throttled {
         return Ok(refused(400, "ProvisionedThroughputExceededException"));
     }

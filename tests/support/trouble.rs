@@ -134,6 +134,9 @@ pub async fn trouble(
                 assert!(since.elapsed() < Duration::from_secs(10), "a worker does not end");
                 sleep(Duration::from_millis(20)).await;
             }
+            if since.elapsed() > Duration::from_secs(3) {
+                println!("a worker took {:?} to end", since.elapsed());
+            }
             workers[victim] = start();
             "terminate"
         }

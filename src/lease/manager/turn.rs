@@ -31,13 +31,21 @@ pub(super) struct Turn {
     leader: Leader,
     workers: workers::Workers,
     living: BTreeSet<String>,
-    /// By lease key: its counter and since when it stands.
-    seen: BTreeMap<String, (u64, Instant)>,
+    /// By lease key.
+    seen: BTreeMap<String, Standing>,
     beaten: Option<Instant>,
     beats: u64,
     synced: Option<Instant>,
     /// When a hand-over was last asked for.
     evened: Option<Instant>,
+}
+
+/// Since when a lease's counter stands, and since when its reader is the same.
+struct Standing {
+    counter: u64,
+    unmoved: Instant,
+    reader: Option<String>,
+    kept: Instant,
 }
 
 impl Turn {
@@ -92,19 +100,25 @@ impl Turn {
         let rows = core.leases.leases().await?;
         let rows: Vec<Row> = rows.into_iter().filter(|row| core.naming.stream_of(&row.key).is_some()).collect();
         self.look(&rows);
-        if rows.iter().any(|row| !row.is_finished() && row.reader().is_none()) {
+        let ready = ready(&rows);
+        if rows.iter().any(|row| row.reader().is_none() && ready.contains(row.key.as_str())) {
             // Somebody may have left: then the shares of the others are larger.
             self.count_living().await?;
         }
-        let seen: Vec<Seen<'_>> = rows.iter().map(|row| Seen { row, unmoved: self.seen[&row.key].1.elapsed() }).collect();
-        let limits = Limits { failover: core.config.failover(), tick: core.config.tick(), most: core.config.max_leases };
+        let see = rows.iter().map(|row| {
+            let Standing { unmoved, kept, .. } = &self.seen[&row.key];
+            Seen { row, unmoved: unmoved.elapsed(), kept: kept.elapsed(), ready: ready.contains(row.key.as_str()) }
+        });
+        let seen: Vec<Seen<'_>> = see.collect();
+        let config = &core.config;
+        let limits = Limits { failover: config.failover(), tick: config.tick(), settle: config.settle(), most: config.max_leases };
         for row in plan::to_take(&seen, &core.worker, &self.living, &limits) {
             if self.is_leaving() {
                 return Ok(());
             }
             core.take(row).await?;
         }
-        let open = self.settle(&rows);
+        let open = self.settle(&rows, &ready);
         core.publish().await;
         if self.is_leaving() {
             return Ok(());
@@ -119,36 +133,34 @@ impl Turn {
         let now = Instant::now();
         let mut seen = BTreeMap::new();
         for row in rows {
-            let since = match self.seen.get(&row.key) {
-                Some((counter, since)) if *counter == row.counter => *since,
-                _ => now,
-            };
-            seen.insert(row.key.clone(), (row.counter, since));
+            let before = self.seen.remove(&row.key);
+            let unmoved = before.as_ref().filter(|b| b.counter == row.counter).map_or(now, |b| b.unmoved);
+            let kept = before.as_ref().filter(|b| b.reader.as_deref() == row.reader()).map_or(now, |b| b.kept);
+            let standing = Standing { counter: row.counter, unmoved, reader: row.reader().map(str::to_owned), kept };
+            seen.insert(row.key.clone(), standing);
         }
         self.seen = seen;
     }
 
-    /// Which shards may be read, the figures of the table, and all open shards.
-    fn settle(&self, rows: &[Row]) -> Vec<OpenShard> {
+    /// Tells which shards may be read, and the table's figures; returns all open shards.
+    fn settle(&self, rows: &[Row], ready: &BTreeSet<&str>) -> Vec<OpenShard> {
         let core = &self.core;
-        let mut ready = BTreeSet::new();
-        let (mut foreign, mut unassigned, mut open) = (0, 0, Vec::new());
+        let (mut readable, mut open) = (BTreeSet::new(), Vec::new());
+        let (mut foreign, mut unassigned) = (0, 0);
         for row in rows.iter().filter(|r| !r.is_finished()) {
             let Some(shard) = core.shard_of(row) else { continue };
-            let (prefix, _) = row.key.split_at(row.key.len() - row.shard().len());
-            let past = |parent: &String| rows.iter().find(|r| r.key == format!("{prefix}{parent}")).is_none_or(Row::is_finished);
-            let is_ready = row.parents.iter().all(past);
+            let is_ready = ready.contains(row.key.as_str());
             open.push(OpenShard { shard: shard.clone(), reader: row.reader().map(str::to_owned), ready: is_ready });
             if is_ready {
-                ready.insert(shard);
+                readable.insert(shard);
             }
             match row.reader() {
-                None => unassigned += 1,
+                None => unassigned += usize::from(is_ready),
                 Some(reader) if reader != core.worker => foreign += 1,
                 Some(_) => {}
             }
         }
-        *Core::lock(&core.ready) = ready;
+        *Core::lock(&core.ready) = readable;
         core.meters.metrics.set_leases(Core::lock(&core.held).len(), foreign, unassigned);
         open
     }
@@ -245,4 +257,14 @@ impl Turn {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// The keys of the leases whose shards aren't past, but their parents are.
+fn ready(rows: &[Row]) -> BTreeSet<&str> {
+    let open: BTreeSet<&str> = rows.iter().filter(|row| !row.is_finished()).map(|row| row.key.as_str()).collect();
+    let waits = |row: &&Row| {
+        let (prefix, _) = row.key.split_at(row.key.len() - row.shard().len());
+        row.parents.iter().any(|parent| open.contains(format!("{prefix}{parent}").as_str()))
+    };
+    rows.iter().filter(|row| !row.is_finished() && !waits(row)).map(|row| row.key.as_str()).collect()
 }
