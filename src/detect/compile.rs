@@ -64,11 +64,13 @@ pub(super) enum Node {
 }
 
 /// The fields that events are routed by.
-pub(super) const ROUTED_FIELDS: [&str; 9] = [
+pub(super) const ROUTED_FIELDS: [&str; 11] = [
     "eventSource",
     "eventName",
     "userIdentity.type",
     "errorCode",
+    IN_SCOPE_OF,
+    "sessionCredentialFromConsole",
     "userAgent",
     "sourceIPAddress",
     "userIdentity.arn",
@@ -76,9 +78,20 @@ pub(super) const ROUTED_FIELDS: [&str; 9] = [
     "readOnly",
 ];
 /// So many of them, from the first on, decide most rules, and few combinations of their values occur.
-pub(super) const MEMO_FIELDS: usize = 4;
+pub(super) const MEMO_FIELDS: usize = 6;
 /// The bit of `readOnly`, which is looked for when a rule that is left asks for it.
-pub(super) const READ_ONLY: u16 = 1 << 8;
+pub(super) const READ_ONLY: u16 = 1 << 10;
+/// Stands for its members too: where it is missing, so are they.
+const IN_SCOPE_OF: &str = "userIdentity.inScopeOf";
+
+/// The route of a field.
+fn route(name: &str) -> Option<usize> {
+    let name = match name.strip_prefix(IN_SCOPE_OF) {
+        Some(member) if member.starts_with('.') => IN_SCOPE_OF,
+        _ => name,
+    };
+    ROUTED_FIELDS.iter().position(|routed| *routed == name)
+}
 
 /// An event's routing values.
 #[derive(Clone, Copy)]
@@ -100,6 +113,8 @@ impl<'a> KnownValues<'a> {
             &r.event_name,
             &r.identity_type,
             &r.error_code,
+            &r.in_scope_of,
+            &r.from_console,
             &r.user_agent,
             &r.source_address,
             &r.identity_arn,
@@ -306,8 +321,7 @@ impl Compiler<'_> {
             return Ok(if item.negated { Node::All(Box::default()) } else { Node::Any(Box::default()) });
         }
         let predicate = Predicate { field, matchers: gather(matchers, item.all), all: item.all, negated: item.negated };
-        let route = name.and_then(|name| ROUTED_FIELDS.iter().position(|r| *r == name));
-        Ok(match route {
+        Ok(match name.and_then(route) {
             Some(route) => Node::Routed(route, Arc::new(predicate)),
             None => Node::Test(Box::new(predicate)),
         })

@@ -4,6 +4,7 @@
 //! is false for every event with these values.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::Scratchpad;
 use super::compile::{CompiledRule, Gate, KnownValues, MEMO_FIELDS, READ_ONLY, ROUTED_FIELDS};
@@ -14,12 +15,16 @@ use crate::event::{Body, Event, Known, LogSource};
 const MEMO_ENTRIES: usize = 1 << 14;
 /// Rules in all lists together; more empty the memo as well.
 const MEMO_RULES: usize = 1 << 19;
+/// Bytes of the keys and rules of remembered verdicts; more empty them.
+const VERDICT_BYTES: usize = 8 << 20;
 /// Remembered log sources.
 const GROUPS: usize = 64;
 /// A routing value longer than this isn't worth remembering.
 const VALUE_BYTES: usize = 250;
-/// Values that are too many to be remembered: tests on them are made anew.
+/// Values with more combinations than lists are worth keeping for. What they leave of a list is remembered by itself.
 const LATE_ROUTES: u16 = !((1 << MEMO_FIELDS) - 1);
+/// The late values that the scan finds; `readOnly` isn't one.
+const LATE_FIELDS: usize = ROUTED_FIELDS.len() - 1 - MEMO_FIELDS;
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -40,12 +45,31 @@ struct Group {
 /// The rules that some values leave open, by the first `MEMO_FIELDS` of them. Most values share a list with others.
 #[derive(Debug, Default)]
 struct Memo {
-    places: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
     lists: Vec<Open>,
     /// By the rules and the identities of their gates.
     same: HashMap<Box<[u64]>, u32, foldhash::fast::RandomState>,
     /// In all lists together.
     rules: usize,
+    verdicts: Verdicts,
+}
+
+/// What `MEMO_FIELDS` values lead to.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    list: u32,
+    /// Its own for each combination of values.
+    serial: u32,
+}
+
+/// The rules of a list that the late values leave open, by the values that the list asks for. Who calls whom from where with what
+/// recurs, so that few events have their values tested.
+#[derive(Debug, Default)]
+struct Verdicts {
+    ranges: HashMap<Box<[u8]>, Range<usize>, foldhash::fast::RandomState>,
+    rules: Vec<u32>,
+    /// Of all keys.
+    key_bytes: usize,
 }
 
 /// What some routing values leave open.
@@ -89,18 +113,22 @@ impl Index {
         }
         self.key.clear();
         values.into_iter().for_each(|value| push(&mut self.key, value));
-        let open = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
+        let place = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
+        let open = &memo.lists[place.list as usize];
         if open.rules.is_empty() {
             return false;
         }
-        let read_only = if open.routes & READ_ONLY == 0 { Known::Unknown } else { read_only(event) };
-        let known = KnownValues { read_only, ..known };
-        for OpenRule { rule, settled, gates } in &open.rules {
-            let possible =
-                *settled || gates.iter().all(|gate| gate.is_open(&known, pad)) && rules[*rule as usize].root.on_known(&known, pad) != Some(false);
-            if possible {
-                survivors.rules.push(*rule);
-            }
+        if open.routes & LATE_ROUTES == 0 {
+            survivors.rules.extend(open.rules.iter().map(|open| open.rule));
+        } else if late_key(&known, place, open.routes, &mut self.key) {
+            memo.verdicts.recall(&self.key, |left| open.judge(rules, &known, pad, left), &mut survivors.rules);
+        } else {
+            open.judge(rules, &known, pad, &mut survivors.rules);
+        }
+        let asks = |rule: &u32| rules[*rule as usize].routes & READ_ONLY != 0;
+        if survivors.rules.iter().any(asks) {
+            let known = KnownValues { read_only: read_only(event), ..known };
+            survivors.rules.retain(|rule| !asks(rule) || rules[*rule as usize].root.on_known(&known, pad) != Some(false));
         }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
         survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body))
@@ -126,18 +154,15 @@ impl Index {
 
 impl Memo {
     /// The rules among `all` that these values leave open. `key` stands for them.
-    fn recall(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> &Open {
-        let place = match self.places.get(key) {
-            Some(place) => *place,
-            None => {
-                let open = |rule: &u32| rules[*rule as usize].root.on_known(known, pad) != Some(false);
-                let open: Vec<u32> = all.iter().copied().filter(open).collect();
-                let place = self.place(&open, rules, known, pad);
-                self.places.insert(key.into(), place);
-                place
-            }
-        };
-        &self.lists[place as usize]
+    fn recall(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
+        if let Some(place) = self.places.get(key) {
+            return *place;
+        }
+        let open = |rule: &u32| rules[*rule as usize].root.on_known(known, pad) != Some(false);
+        let open: Vec<u32> = all.iter().copied().filter(open).collect();
+        let place = Place { list: self.place(&open, rules, known, pad), serial: self.places.len() as u32 };
+        self.places.insert(key.into(), place);
+        place
     }
 
     /// The list of these rules, each with what these values leave to be looked at.
@@ -161,6 +186,51 @@ impl Memo {
             next
         })
     }
+}
+
+impl Open {
+    /// Appends the rules that the values leave open.
+    fn judge(&self, rules: &[CompiledRule], known: &KnownValues<'_>, pad: &mut Scratchpad, left: &mut Vec<u32>) {
+        for OpenRule { rule, settled, gates } in &self.rules {
+            let possible =
+                *settled || gates.iter().all(|gate| gate.is_open(known, pad)) && rules[*rule as usize].root.on_known(known, pad) != Some(false);
+            if possible {
+                left.push(*rule);
+            }
+        }
+    }
+}
+
+impl Verdicts {
+    /// Appends what `key` stands for to `left`; `judge` does so where it isn't known.
+    fn recall(&mut self, key: &[u8], judge: impl FnOnce(&mut Vec<u32>), left: &mut Vec<u32>) {
+        if let Some(range) = self.ranges.get(key) {
+            left.extend_from_slice(&self.rules[range.clone()]);
+            return;
+        }
+        if self.key_bytes + self.rules.len() * size_of::<u32>() > VERDICT_BYTES {
+            *self = Self::default();
+        }
+        let begin = self.rules.len();
+        judge(&mut self.rules);
+        left.extend_from_slice(&self.rules[begin..]);
+        self.key_bytes += key.len();
+        self.ranges.insert(key.into(), begin..self.rules.len());
+    }
+}
+
+/// The key of a verdict: the late values that `routes` ask for. False where they aren't worth remembering.
+fn late_key(known: &KnownValues<'_>, place: Place, routes: u16, key: &mut Vec<u8>) -> bool {
+    key.clear();
+    key.extend_from_slice(&place.serial.to_le_bytes());
+    (MEMO_FIELDS..MEMO_FIELDS + LATE_FIELDS).filter(|route| routes >> route & 1 == 1).all(|route| {
+        let value = known.get(route);
+        let short = value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES));
+        if short {
+            push(key, value);
+        }
+        short
+    })
 }
 
 /// A value's part of a key. The length makes the key unambiguous whatever bytes the values hold.

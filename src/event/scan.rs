@@ -51,6 +51,10 @@ pub struct Routing {
     pub identity_arn: Known,
     /// `userIdentity.accessKeyId`.
     pub access_key: Known,
+    /// `userIdentity.inScopeOf`: missing or unknown.
+    pub in_scope_of: Known,
+    /// `sessionCredentialFromConsole`: missing or unknown.
+    pub from_console: Known,
 }
 
 /// How the text is written.
@@ -166,12 +170,23 @@ struct State<'a> {
 impl Routing {
     fn missing() -> Self {
         let m = Known::Missing;
-        Self { event_source: m, event_name: m, identity_type: m, user_agent: m, error_code: m, source_address: m, identity_arn: m, access_key: m }
+        Self {
+            event_source: m,
+            event_name: m,
+            identity_type: m,
+            user_agent: m,
+            error_code: m,
+            source_address: m,
+            identity_arn: m,
+            access_key: m,
+            in_scope_of: m,
+            from_console: Known::Unknown,
+        }
     }
 
     #[inline(always)]
-    fn identify(&mut self, Identity { kind, arn, access_key }: Identity) {
-        (self.identity_type, self.identity_arn, self.access_key) = (kind, arn, access_key);
+    fn identify(&mut self, Identity { kind, arn, access_key, in_scope_of }: Identity) {
+        (self.identity_type, self.identity_arn, self.access_key, self.in_scope_of) = (kind, arn, access_key, in_scope_of);
     }
 }
 
@@ -181,6 +196,7 @@ struct Identity {
     kind: Known,
     arn: Known,
     access_key: Known,
+    in_scope_of: Known,
 }
 
 #[inline(always)]
@@ -347,6 +363,7 @@ impl<'a> State<'a> {
         self.routing.identity_type = Known::Unknown;
         self.routing.identity_arn = Known::Unknown;
         self.routing.access_key = Known::Unknown;
+        self.routing.in_scope_of = Known::Unknown;
     }
 
     /// A routing key at its own depth; its value begins at `value`.

@@ -86,7 +86,7 @@ impl Reader<'_> {
     #[inline(always)]
     fn identity<B: Blocks, const ESCAPED: bool>(&mut self) -> Option<Identity> {
         let quote: usize = if ESCAPED { 2 } else { 1 };
-        let (mut kind, mut arn, mut access_key) = (Known::Missing, Known::Missing, Known::Missing);
+        let [mut kind, mut arn, mut access_key, mut in_scope_of] = [Known::Missing; 4];
         self.word(b"{")?;
         // First what most identities begin with, in its order.
         if word!(self, br#"\"type\":\""#, br#""type":""#).is_some() {
@@ -107,7 +107,7 @@ impl Reader<'_> {
                 self.nested::<B, ESCAPED>()?;
             }
             if self.word(b"}").is_some() {
-                return Some(Identity { kind, arn, access_key });
+                return Some(Identity { kind, arn, access_key, in_scope_of });
             }
             self.word(b",")?;
         }
@@ -128,7 +128,12 @@ impl Reader<'_> {
                 b"type" => Some(&mut kind),
                 b"arn" => Some(&mut arn),
                 b"accessKeyId" => Some(&mut access_key),
-                _ => None,
+                key => {
+                    if key.starts_with(b"inScopeOf") {
+                        in_scope_of = Known::Unknown;
+                    }
+                    None
+                }
             };
             if let Some(place) = place {
                 *place = if *place == Known::Missing && value != Known::Unknown { value } else { return None };
@@ -137,7 +142,7 @@ impl Reader<'_> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Some(Identity { kind, arn, access_key });
+                    return Some(Identity { kind, arn, access_key, in_scope_of });
                 }
                 _ => return None,
             }
@@ -188,7 +193,8 @@ impl Reader<'_> {
 
     /// Behind the routing values: nothing may spell a routing key again, on whatever level, and the record ends where its string ends.
     #[inline(always)]
-    fn escaped_rest<B: Blocks>(&mut self, routing: Routing) -> Option<Scanned> {
+    fn escaped_rest<B: Blocks>(&mut self, mut routing: Routing) -> Option<Scanned> {
+        routing.from_console = Known::Missing;
         let mut at = self.at;
         let mut values_to = 0;
         let mut room = [0; LEAD + 64];
@@ -197,6 +203,12 @@ impl Reader<'_> {
             while hits != 0 {
                 let hit = at + hits.trailing_zeros() as usize;
                 hits &= hits - 1;
+                if self.buffer[hit] == b'F' {
+                    if self.spells_console(hit) {
+                        routing.from_console = Known::Unknown;
+                    }
+                    continue;
+                }
                 if let Some(end) = self.look(hit, &mut values_to)? {
                     let body = &self.buffer[self.start..end];
                     let close = body.iter().rposition(|b| *b == b'}')?;
@@ -227,6 +239,12 @@ impl Reader<'_> {
     /// Do the letters around `hit`, a capital inside a routing key, spell one up to its end?
     fn spells_key(&self, hit: usize) -> bool {
         key_at(self.buffer, hit).is_some_and(|(key, first)| matches!(self.buffer.get(first + key.name().len()), Some(b'\\' | b'"' | b'.')))
+    }
+
+    #[cold]
+    fn spells_console(&self, hit: usize) -> bool {
+        const KEY: &[u8] = b"sessionCredentialFromConsole";
+        hit.checked_sub(17).is_some_and(|first| self.buffer[first..].starts_with(KEY))
     }
 
     /// The rest of a record that stands by itself, its end found by its brackets.

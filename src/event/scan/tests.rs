@@ -114,11 +114,14 @@ fn record_text() -> impl Strategy<Value = String> {
         1 => Just(r#""arn":null"#),
         1 => Just(r#""arn":["x"],"type":"y""#),
         1 => Just(r#""a":{"arn":"x"},"b":1"#),
+        1 => Just(r#""arn":"x","sessionContext":{"inScopeOf":1},"inScopeOf":{"issuerType":"AWS::Lambda::Function"}"#),
+        1 => Just(r#""principalId":"p","inScopeOf.issuerType":"y""#),
     ];
     let error = prop_oneof![Just(String::new()), value.prop_map(|v| format!(r#","errorCode":"{v}""#))];
     (value, identity, value, value, error, json_text(), any::<bool>()).prop_map(|(name, identity, address, agent, error, rest, nest)| {
         let rest = if nest { format!(r#","requestParameters":{rest}}}"#) } else { format!(",{}", &rest[1..]) };
-        let tail = r#","readOnly":false,"resources":[{"a":"]"}],"tlsDetails":{"b":"}"}}"#;
+        let console = ["", r#","sessionCredentialFromConsole":"true""#, r#","engineVersion":"FromConsole""#][rest.len() % 3];
+        let tail = format!(r#","readOnly":false,"resources":[{{"a":"]"}}],"tlsDetails":{{"b":"}}"}}{console}}}"#);
         let rest = if nest && rest.len() % 3 > 0 { format!("{}{tail}", &rest[..rest.len() - 1]) } else { rest };
         let rest = if rest == ",}" { "}".to_owned() } else { rest };
         format!(
@@ -155,6 +158,9 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
         "userIdentity.arn",
         "userIdentity.accessKeyId",
         "readOnly",
+        "userIdentity.inScopeOf",
+        "userIdentity.inScopeOf.issuerType",
+        "sessionCredentialFromConsole",
     ];
     let ids = names.map(|n| schema.add(n));
     let mut slots = Slots::default();
@@ -177,6 +183,9 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
             r.identity_arn,
             r.access_key,
             read_only_of(buffer, &scanned, level),
+            r.in_scope_of,
+            r.in_scope_of,
+            r.from_console,
         ];
         for (id, known) in ids.iter().zip(known) {
             if let Some(values) = resolved(known, buffer) {
