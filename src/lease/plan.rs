@@ -21,6 +21,8 @@ pub struct Seen<'a> {
     pub kept: Duration,
     /// Its shard's parents are past. What can't be read yet is nobody's load: nobody takes it, renews it or hands it over.
     pub ready: bool,
+    /// This worker holds it.
+    pub held: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +53,9 @@ pub fn to_take<'a>(seen: &[Seen<'a>], me: &str, living: &BTreeSet<String>, limit
     let share = open.len().div_ceil(workers.len()).min(limits.most);
     let mine = open.iter().filter(|s| !s.is_free(limits.failover) && s.row.reader() == Some(me)).count();
     // Meant for us: a leader's assignment, which is renewed whether it can be read yet or not, or the end of a hand-over.
-    let assigned = |s: &Seen<'_>| s.row.owner.as_deref() == Some(me) && s.row.checkpoint_owner.is_none();
+    let assigned = |s: &Seen<'_>| s.row.owner.as_deref() == Some(me) && s.row.checkpoint_owner.is_none() && !s.held;
     let overdue = |s: &Seen<'_>| s.unmoved > limits.tick * 2 + if s.row.reader().is_some() { limits.failover } else { Duration::ZERO };
-    let takeable = |s: &&Seen<'_>| !s.row.is_finished() && s.is_free(limits.failover) && (s.ready || assigned(s));
+    let takeable = |s: &&Seen<'_>| !s.row.is_finished() && (s.is_free(limits.failover) && s.ready || assigned(s));
     let mut free: Vec<_> = seen.iter().filter(takeable).collect();
     // Each worker in an order of its own, so that they rarely reach for the same one.
     let order = BuildHasherDefault::<DefaultHasher>::new();
@@ -126,7 +128,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { failover: Duration::from_secs(10), tick: Duration::from_secs(1), settle: Duration::from_secs(20), most: 100 };
 
-    /// `key:reader[>next]:unmoved_s[:kbps]`, `!` behind the key: finished.
+    /// `key:reader[>next]:unmoved_s[:kbps]`, `!` behind the key: finished. What `me` reads it holds, unless the key is a capital.
     fn rows(text: &str) -> Vec<(Row, Duration)> {
         text.split_whitespace()
             .map(|word| {
@@ -145,7 +147,7 @@ mod tests {
     }
 
     fn see(row: &Row, unmoved: Duration) -> Seen<'_> {
-        Seen { row, unmoved, kept: LIMITS.settle, ready: true }
+        Seen { row, unmoved, kept: LIMITS.settle, ready: true, held: false }
     }
 
     fn living(text: &str) -> BTreeSet<String> {
@@ -164,13 +166,16 @@ mod tests {
             ("a:you:11 b:you:11 c:me d:he", "me you he", 1),
             ("a!: b!::50", "me", 0),
             ("a:me:0", "me", 0),
+            ("A:me:0", "me", 1),
+            ("A:you>me:0", "me you", 0),
             ("a:me:11", "me", 1),
             ("a:you>me:1", "me you", 0),
             ("a:you>me:11", "me you", 1),
             ("a:me>you:11", "me you", 1),
         ] {
             let rows = rows(table);
-            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| see(row, *unmoved)).collect();
+            let held = |row: &Row| row.reader() == Some("me") && row.key.chars().all(char::is_lowercase);
+            let seen: Vec<_> = rows.iter().map(|(row, unmoved)| Seen { held: held(row), ..see(row, *unmoved) }).collect();
             assert_eq!(to_take(&seen, "me", &living(alive), &LIMITS).len(), expected, "{table} {alive}");
         }
     }
@@ -199,7 +204,8 @@ mod tests {
     fn what_waits_for_its_parents_is_nobodys_load() {
         let rows = rows("a: b:me c:x d:x");
         let seen = |waiting: &str| -> Vec<_> {
-            rows.iter().map(|(row, unmoved)| Seen { ready: !waiting.contains(&row.key), ..see(row, *unmoved) }).collect()
+            let held = |row: &Row| row.reader() == Some("me");
+            rows.iter().map(|(row, unmoved)| Seen { ready: !waiting.contains(&row.key), held: held(row), ..see(row, *unmoved) }).collect()
         };
         let taken = |waiting| to_take(&seen(waiting), "me", &living("me x"), &LIMITS).len();
         assert_eq!([taken(""), taken("a"), taken("bcd")], [1, 0, 1]);

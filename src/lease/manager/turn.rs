@@ -107,7 +107,8 @@ impl Turn {
         }
         let see = rows.iter().map(|row| {
             let Standing { unmoved, kept, .. } = &self.seen[&row.key];
-            Seen { row, unmoved: unmoved.elapsed(), kept: kept.elapsed(), ready: ready.contains(row.key.as_str()) }
+            let held = core.shard_of(row).is_some_and(|shard| core.lease(&shard).is_some());
+            Seen { row, unmoved: unmoved.elapsed(), kept: kept.elapsed(), ready: ready.contains(row.key.as_str()), held }
         });
         let seen: Vec<Seen<'_>> = see.collect();
         let config = &core.config;
