@@ -139,7 +139,7 @@ fn expected(events: &[String], folder: &Path) -> BTreeSet<String> {
     ids(&String::from_utf8_lossy(&found.stdout)).into_keys().collect()
 }
 
-/// Prints the ends of the workers' logs where the test fails.
+/// Keeps the workers' logs where the test fails.
 struct Logs(PathBuf);
 
 impl Drop for Logs {
@@ -147,11 +147,13 @@ impl Drop for Logs {
         if !std::thread::panicking() {
             return;
         }
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos-logs");
+        let _ = fs::remove_dir_all(&kept);
+        fs::create_dir_all(&kept).unwrap();
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "log")) {
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            println!("{}:\n{}", entry.path().display(), lines[lines.len().saturating_sub(12)..].join("\n"));
+            fs::copy(entry.path(), kept.join(entry.file_name())).unwrap();
         }
+        println!("the workers' logs: {}", kept.display());
     }
 }
 

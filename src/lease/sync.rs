@@ -101,10 +101,16 @@ impl Syncer {
         let Some(shard) = listed.iter().find(|s| s.id == shard) else { return Ok(false) };
         let key = self.naming.key(serialized, &shard.id);
         let row = Row { key, checkpoint: Some(from), parents: shard.parents.clone(), range: Some(shard.range), ..Row::default() };
-        Ok(self.leases.put_new("leaseKey", row.to_item(serialized)).await?)
+        let (lease, from) = (row.key.clone(), row.position().clone());
+        let made = self.leases.put_new("leaseKey", row.to_item(serialized)).await?;
+        if made {
+            tracing::info!(lease, ?from, "made");
+        }
+        Ok(made)
     }
 
-    /// The children of `row`'s shard, each with a lease.
+    /// The children of `row`'s shard, each with a lease. A child's other parent that nobody has come to yet gets one too: without it
+    /// that parent would count as past, and the child be read before it.
     pub async fn children_of(&self, row: &Row) -> Result<Vec<String>, CommitError> {
         let Some(stream) = self.naming.stream_of(&row.key).map(str::to_owned) else { return Ok(Vec::new()) };
         let serialized = row.key.rsplit_once(':').map(|(serialized, _)| serialized);
@@ -118,9 +124,56 @@ impl Syncer {
             let message = format!("{} has ended and its children are not listed yet", row.shard());
             return Err(ListError::Failed { stream, message }.into());
         }
+        if listed.iter().any(|s| children.contains(&s.id) && s.parents.len() > 1) {
+            let rows = self.leases.leases().await?;
+            let leased = rows.iter().filter(|r| self.naming.stream_of(&r.key) == Some(&stream)).map(Row::shard).collect();
+            for ancestor in lacking(&listed, &leased, &children) {
+                self.make(serialized, &listed, ancestor, Position::TrimHorizon).await?;
+            }
+        }
         for child in &children {
             self.make(serialized, &listed, child, Position::TrimHorizon).await?;
         }
         Ok(children)
+    }
+}
+
+/// The listed ancestors of `children` that nobody has come to: neither they nor what follows them has a lease.
+fn lacking<'s>(listed: &'s [Shard], leased: &BTreeSet<&str>, children: &[String]) -> BTreeSet<&'s str> {
+    let past = ancestors(listed, leased.iter().copied());
+    let wanted = ancestors(listed, children.iter().map(String::as_str));
+    let ids = listed.iter().map(|s| s.id.as_str());
+    ids.filter(|id| wanted.contains(id) && !leased.contains(id) && !past.contains(id)).collect()
+}
+
+fn ancestors<'a>(listed: &'a [Shard], of: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let (mut found, mut pending) = (BTreeSet::new(), of.collect::<Vec<_>>());
+    while let Some(id) = pending.pop() {
+        let parents = listed.iter().filter(|s| s.id == id).flat_map(|s| &s.parents);
+        pending.extend(parents.map(String::as_str).filter(|parent| found.insert(*parent)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_without_a_lease_get_one() {
+        // a → b c; c → e; b e → f: when b ends, e is not leased while c is read.
+        let family = [("a", ""), ("b", "a"), ("c", "a"), ("e", "c"), ("f", "b e")];
+        let listed = family.map(|(id, parents)| Shard {
+            id: id.to_owned(),
+            parents: parents.split_whitespace().map(str::to_owned).collect(),
+            range: (0, u128::MAX),
+            open: false,
+        });
+        for (leased, expected) in [("b c", "e"), ("b c e", ""), ("a b", "c e"), ("b", "c e")] {
+            let leased = leased.split(' ').collect();
+            let got: Vec<_> = lacking(&listed, &leased, &["f".to_owned()]).into_iter().collect();
+            assert_eq!(got.join(" "), expected, "{leased:?}");
+        }
+        assert_eq!(lacking(&listed[3..], &BTreeSet::from(["b"]), &["f".to_owned()]), BTreeSet::from(["e"]), "what is not listed is past");
     }
 }
