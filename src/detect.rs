@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::event::{AccountId, Body, Event, FieldId, Schema, Slots, derived, json};
 use crate::rule::ast::{Rule, Span};
-use compile::{CompiledRule, Node};
+use compile::{CompiledRule, Node, PRINCIPAL_KIND};
 use cost::Costs;
 use expression::Expressions;
 use index::{Index, Survivors};
@@ -191,6 +191,7 @@ impl Engine {
         let wanted = survivors.rules.iter().fold(0, |mask, rule| mask | self.rules[*rule as usize].derived);
         if wanted != 0 {
             derived::fill(&self.schema, event, text, slots, wanted, &mut pad.policy);
+            index.learn(survivors, self.schema.id(PRINCIPAL_KIND).and_then(|kind| slots.first(text, kind)));
         }
         let mut matched = 0;
         let mut watch = costs.watch(self.rules.len());

@@ -49,9 +49,17 @@ detection: {a: {eventName: StopLogging}, condition: a}
 title: keyword
 logsource: {product: aws, service: cloudtrail}
 detection: {k: ['*terraform*'], condition: k}
+---
+title: caller
+logsource: {product: aws, service: cloudtrail}
+detection: {a: {derived.principal.kind: [service, person]}, b: {derived.source.block: '?*'}, condition: a or not b}
+---
+title: function
+logsource: {product: aws, service: cloudtrail}
+detection: {a: {userIdentity.inScopeOf.issuerType|contains: Lambda}, b: {derived.source.network: private}, condition: a or not b}
 ";
     let parsed = sigma::parse(&"odd".into(), odd, &Lists::default());
-    assert_eq!(parsed.documents.len(), 4, "{:?}", parsed.diagnostics);
+    assert_eq!(parsed.documents.len(), 6, "{:?}", parsed.diagnostics);
     all.extend(parsed.documents.into_iter().filter_map(|d| if let Document::Rule(rule) = d { Some(rule) } else { None }));
     Engine::new(&all).expect("the rules compile")
 }
@@ -143,6 +151,13 @@ fn twist(event: &str, kind: usize, at: usize) -> String {
         7 => event.replacen('{', "{\"a\\\"eventName\":\"StopLogging\",\"b\":\"}]\\\\\",", 1),
         8 => event.replacen(&quoted, &format!("\"type\":\"Root\",{quoted}"), 1),
         9 => event.replacen(&quoted, &format!("{quoted}null,{quoted}"), 1),
+        // What says who calls, beside an identity that was seen before.
+        10 => event.replacen("\"AwsApiCall\"", "\"AwsServiceEvent\"", 1),
+        11 => event.replacen("\"AwsApiCall\"", "\"\\u0041wsServiceEvent\"", 1),
+        12 => format!("{},\"sessionCredentialFromConsole\":\"true\"}}", event.strip_suffix('}').unwrap_or(event)),
+        13 => format!("{},\"userIdentity.invokedBy\":\"rds.amazonaws.com\"}}", event.strip_suffix('}').unwrap_or(event)),
+        14 => event.replacen("\"sessionContext\":{", "\"inScopeOf\":{\"issuerType\":\"AWS::Lambda::Function\"},\"sessionContext\":{", 1),
+        15 => event.replacen("\"sourceIPAddress\":\"", "\"sourceIPAddress\":\"203.0.113.9\",\"b\":\"", 1),
         _ => event.to_owned(),
     }
 }
@@ -150,17 +165,22 @@ fn twist(event: &str, kind: usize, at: usize) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn hostile_variants(seed in 0u64..1_000, twists in proptest::collection::vec((0usize..11, 0usize..5), 1..4)) {
+    fn hostile_variants(seed in 0u64..1_000, twists in proptest::collection::vec((0usize..17, 0usize..5), 1..4)) {
         thread_local!(static COMPARE: std::cell::RefCell<Compare> = std::cell::RefCell::new(Compare::new()));
         let mut event = Vec::new();
         Corpus::new(seed).next_event(&mut event);
         let mut text = String::from_utf8(event).unwrap();
+        let enveloped = |text: &str| {
+            let quoted = serde_json::to_string(text).unwrap();
+            format!(r#"{{"messageType":"DATA_MESSAGE","owner":"1","logGroup":"g","logStream":"s","subscriptionFilters":[],"logEvents":[{{"id":"1","timestamp":1,"message":{quoted}}}]}}"#)
+        };
+        let plain = enveloped(&text);
         for (kind, at) in twists {
             text = twist(&text, kind, at);
         }
-        let quoted = serde_json::to_string(&text).unwrap();
-        let envelope = format!(r#"{{"messageType":"DATA_MESSAGE","owner":"1","logGroup":"g","logStream":"s","subscriptionFilters":[],"logEvents":[{{"id":"1","timestamp":1,"message":{quoted}}}]}}"#);
+        let envelope = enveloped(&text);
         COMPARE.with_borrow_mut(|compare| {
+            compare.record(plain.as_bytes());
             compare.record(text.as_bytes());
             compare.record(envelope.as_bytes());
         });

@@ -64,34 +64,32 @@ pub(super) enum Node {
 }
 
 /// The fields that events are routed by.
-pub(super) const ROUTED_FIELDS: [&str; 11] = [
+pub(super) const ROUTED_FIELDS: [&str; 14] = [
     "eventSource",
     "eventName",
     "userIdentity.type",
     "errorCode",
-    IN_SCOPE_OF,
+    "userIdentity.inScopeOf.issuerType",
     "sessionCredentialFromConsole",
     "userAgent",
     "sourceIPAddress",
     "userIdentity.arn",
     "userIdentity.accessKeyId",
     "readOnly",
+    PRINCIPAL_KIND,
+    "derived.source.network",
+    "derived.source.block",
 ];
+pub(super) const PRINCIPAL_KIND: &str = "derived.principal.kind";
 /// So many of them, from the first on, decide most rules, and few combinations of their values occur.
 pub(super) const MEMO_FIELDS: usize = 6;
 /// The bit of `readOnly`, which is looked for when a rule that is left asks for it.
 pub(super) const READ_ONLY: u16 = 1 << 10;
-/// Stands for its members too: where it is missing, so are they.
-const IN_SCOPE_OF: &str = "userIdentity.inScopeOf";
-
-/// The route of a field.
-fn route(name: &str) -> Option<usize> {
-    let name = match name.strip_prefix(IN_SCOPE_OF) {
-        Some(member) if member.starts_with('.') => IN_SCOPE_OF,
-        _ => name,
-    };
-    ROUTED_FIELDS.iter().position(|routed| *routed == name)
-}
+/// The bit of `derived.principal.kind`, which is remembered of callers that were read once.
+pub(super) const KIND: u16 = 1 << 11;
+/// The bits of `derived.source.…`, which are made of `sourceIPAddress`.
+pub(super) const SOURCE: u16 = 3 << 12;
+pub(super) const ADDRESS: u16 = 1 << 7;
 
 /// An event's routing values.
 #[derive(Clone, Copy)]
@@ -99,21 +97,28 @@ pub(super) struct KnownValues<'a> {
     pub body: &'a [u8],
     pub routing: &'a Routing,
     pub read_only: Known,
+    /// `derived.principal.kind`.
+    pub kind: Told<'a>,
+    /// `derived.source.network` and `.block`.
+    pub source: [Told<'a>; 2],
     /// Of the fields from here on nothing is told.
     pub fields: usize,
 }
 
+/// `None` unknown, `Some(None)` missing.
+pub(super) type Told<'a> = Option<Option<&'a [u8]>>;
+
 impl<'a> KnownValues<'a> {
     /// `None` unknown, `Some(None)` missing. Text that isn't ASCII is left to the full parse, which repairs it first.
     #[inline]
-    pub fn get(&self, route: usize) -> Option<Option<&'a [u8]>> {
+    pub fn get(&self, route: usize) -> Told<'a> {
         let r = self.routing;
         let place = [
             &r.event_source,
             &r.event_name,
             &r.identity_type,
             &r.error_code,
-            &r.in_scope_of,
+            &r.issuer_type,
             &r.from_console,
             &r.user_agent,
             &r.source_address,
@@ -121,7 +126,11 @@ impl<'a> KnownValues<'a> {
             &r.access_key,
             &self.read_only,
         ];
-        match place[..self.fields].get(route)? {
+        if route >= self.fields {
+            return None;
+        }
+        let Some(known) = place.get(route) else { return [self.kind, self.source[0], self.source[1]][route - place.len()] };
+        match known {
             Known::Unknown => None,
             Known::Missing => Some(None),
             known => known.text(self.body).filter(|t| t.is_ascii()).map(Some),
@@ -259,7 +268,10 @@ pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressio
     needs.sort_by_key(|group| std::cmp::Reverse(group.iter().map(|key| key.len()).min()));
     needs.truncate(MAX_NEEDS);
     let needs = needs.iter().map(|group| group.iter().map(|key| Finder::new(key).into_owned()).collect()).collect();
-    let routes = root.routes();
+    let mut routes = root.routes();
+    if routes & SOURCE != 0 {
+        routes |= ADDRESS;
+    }
     Ok(CompiledRule { logsource: words(&rule.logsource), root, derived, routes, needs })
 }
 
@@ -321,7 +333,8 @@ impl Compiler<'_> {
             return Ok(if item.negated { Node::All(Box::default()) } else { Node::Any(Box::default()) });
         }
         let predicate = Predicate { field, matchers: gather(matchers, item.all), all: item.all, negated: item.negated };
-        Ok(match name.and_then(route) {
+        let route = name.and_then(|name| ROUTED_FIELDS.iter().position(|r| *r == name));
+        Ok(match route {
             Some(route) => Node::Routed(route, Arc::new(predicate)),
             None => Node::Test(Box::new(predicate)),
         })

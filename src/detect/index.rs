@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Scratchpad;
-use super::compile::{CompiledRule, Gate, KnownValues, MEMO_FIELDS, READ_ONLY, ROUTED_FIELDS};
+use super::compile::{CompiledRule, Gate, KIND, KnownValues, MEMO_FIELDS, READ_ONLY, ROUTED_FIELDS, SOURCE, Told};
 use crate::event::scan::{self, Level};
-use crate::event::{Body, Event, Known, LogSource};
+use crate::event::{Body, Event, Known, LogSource, derived};
 
 /// Remembered combinations of routing values; more empty the memo. Its keys are chosen by whoever calls AWS, hence also a keyed hash.
 const MEMO_ENTRIES: usize = 1 << 14;
@@ -19,17 +19,28 @@ const MEMO_RULES: usize = 1 << 19;
 const VERDICT_BYTES: usize = 8 << 20;
 /// Remembered log sources.
 const GROUPS: usize = 64;
+/// `sourceIPAddress`.
+const ADDRESS_ROUTE: usize = 7;
 /// A routing value longer than this isn't worth remembering.
 const VALUE_BYTES: usize = 250;
 /// Values with more combinations than lists are worth keeping for. What they leave of a list is remembered by itself.
 const LATE_ROUTES: u16 = !((1 << MEMO_FIELDS) - 1);
-/// The late values that the scan finds; `readOnly` isn't one.
-const LATE_FIELDS: usize = ROUTED_FIELDS.len() - 1 - MEMO_FIELDS;
+/// The late values that the scan finds.
+const LATE_FIELDS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
     groups: Vec<Group>,
     key: Vec<u8>,
+    kinds: Kinds,
+    block: Vec<u8>,
+}
+
+/// `derived.principal.kind` of callers that were read, by all that it is made of.
+#[derive(Debug, Default)]
+struct Kinds {
+    kinds: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
+    key_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -93,12 +104,15 @@ struct OpenRule {
 #[derive(Debug, Default)]
 pub(super) struct Survivors {
     pub rules: Vec<u32>,
+    /// A caller whose kind is to be learned from the parse, if not empty.
+    caller: Vec<u8>,
 }
 
 impl Index {
     /// Fills `survivors`; false if there are none.
     pub fn survivors(&mut self, rules: &[CompiledRule], event: &Event<'_>, pad: &mut Scratchpad, survivors: &mut Survivors) -> bool {
         survivors.rules.clear();
+        survivors.caller.clear();
         let group = self.group(rules, &event.logsource);
         let Group { rules: all, memo, .. } = &mut self.groups[group];
         if all.is_empty() {
@@ -120,18 +134,31 @@ impl Index {
         }
         if open.routes & LATE_ROUTES == 0 {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
-        } else if late_key(&known, place, open.routes, &mut self.key) {
-            memo.verdicts.recall(&self.key, |left| open.judge(rules, &known, pad, left), &mut survivors.rules);
         } else {
-            open.judge(rules, &known, pad, &mut survivors.rules);
+            let known = &KnownValues { source: source(&known, open.routes, &mut self.block), ..known };
+            if late_key(known, place, open.routes, &mut self.key) {
+                memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
+            } else {
+                open.judge(rules, known, pad, &mut survivors.rules);
+            }
         }
-        let asks = |rule: &u32| rules[*rule as usize].routes & READ_ONLY != 0;
-        if survivors.rules.iter().any(asks) {
-            let known = KnownValues { read_only: read_only(event), ..known };
-            survivors.rules.retain(|rule| !asks(rule) || rules[*rule as usize].root.on_known(&known, pad) != Some(false));
+        let asks = |rule: &u32| rules[*rule as usize].routes & (READ_ONLY | KIND);
+        let asked = survivors.rules.iter().fold(0, |asked, rule| asked | asks(rule));
+        if asked != 0 {
+            let read_only = if asked & READ_ONLY == 0 { Known::Unknown } else { read_only(event) };
+            let kind = if asked & KIND == 0 { None } else { self.kinds.recall(&known, &mut survivors.caller) };
+            let known = KnownValues { read_only, kind, source: source(&known, open.routes, &mut self.block), ..known };
+            survivors.rules.retain(|rule| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false));
         }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
         survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body))
+    }
+
+    /// After a parse: the kind of the caller of `survivors`.
+    pub fn learn(&mut self, survivors: &Survivors, kind: Option<&[u8]>) {
+        if let (Some(kind), false) = (kind, survivors.caller.is_empty()) {
+            self.kinds.learn(&survivors.caller, kind);
+        }
     }
 
     fn group(&mut self, rules: &[CompiledRule], logsource: &LogSource<'_>) -> usize {
@@ -219,6 +246,39 @@ impl Verdicts {
     }
 }
 
+impl Kinds {
+    /// The caller's kind, if its identity is all in one place and was read before; else what to learn it by is left in `caller`.
+    fn recall(&self, known: &KnownValues<'_>, caller: &mut Vec<u8>) -> Told<'_> {
+        let routing = known.routing;
+        let identity = routing.identity.text(known.body)?;
+        if [routing.from_console, routing.service_event] != [Known::Missing; 2] {
+            return None;
+        }
+        for value in [routing.user_agent, routing.source_address] {
+            push(caller, Some(Some(value.text(known.body).filter(|text| text.len() <= VALUE_BYTES)?)));
+        }
+        caller.extend_from_slice(identity);
+        let kind = self.kinds.get(caller.as_slice())?;
+        caller.clear();
+        Some(Some(kind))
+    }
+
+    fn learn(&mut self, caller: &[u8], kind: &[u8]) {
+        if self.key_bytes > VERDICT_BYTES {
+            *self = Self::default();
+        }
+        self.key_bytes += caller.len();
+        self.kinds.insert(caller.into(), kind.into());
+    }
+}
+
+/// `derived.source.…`, if `routes` ask for it and the address is known. `block`: room for it.
+fn source<'a>(known: &KnownValues<'a>, routes: u16, block: &'a mut Vec<u8>) -> [Told<'a>; 2] {
+    let Some(address) = (routes & SOURCE != 0).then(|| known.get(ADDRESS_ROUTE)).flatten() else { return [None; 2] };
+    derived::network_block(address.unwrap_or_default(), block);
+    [Some(address.map(|address| derived::network_class(address).as_bytes())), Some((!block.is_empty()).then_some(block.as_slice()))]
+}
+
 /// The key of a verdict: the late values that `routes` ask for. False where they aren't worth remembering.
 fn late_key(known: &KnownValues<'_>, place: Place, routes: u16, key: &mut Vec<u8>) -> bool {
     key.clear();
@@ -245,15 +305,12 @@ fn push(key: &mut Vec<u8>, value: Option<Option<&[u8]>>) {
     }
 }
 
-/// A routing value as `KnownValues::get` tells it.
-type Told<'a> = Option<Option<&'a [u8]>>;
-
 /// The routing values, and apart those that are remembered, if source and name are known and these are short. `readOnly` isn't among
 /// them yet.
 #[inline]
 fn known<'a>(event: &'a Event<'a>) -> Option<(KnownValues<'a>, [Told<'a>; MEMO_FIELDS])> {
     let (Body::Plain(body) | Body::Escaped(body)) = event.body else { return None };
-    let known = KnownValues { body, routing: &event.routing, read_only: Known::Unknown, fields: ROUTED_FIELDS.len() };
+    let known = KnownValues { body, routing: &event.routing, read_only: Known::Unknown, kind: None, source: [None; 2], fields: ROUTED_FIELDS.len() };
     let values: [Told<'a>; MEMO_FIELDS] = std::array::from_fn(|route| known.get(route));
     let usable = values.iter().all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
     (usable && values[0].is_some() && values[1].is_some()).then_some((known, values))

@@ -235,7 +235,7 @@ fn policies(schema: &Schema, event: &Event<'_>, body: &[u8], slots: &mut Slots, 
 }
 
 /// Where an address lies.
-fn network_class(address: &[u8]) -> &'static str {
+pub fn network_class(address: &[u8]) -> &'static str {
     let text = std::str::from_utf8(address).unwrap_or_default();
     match text.parse::<IpAddr>().map(|a| a.to_canonical()) {
         Ok(IpAddr::V4(v4)) => {
@@ -251,7 +251,7 @@ fn network_class(address: &[u8]) -> &'static str {
 }
 
 /// The neighbourhood of a public address; empty for any other.
-fn network_block(address: &[u8], out: &mut Vec<u8>) {
+pub fn network_block(address: &[u8], out: &mut Vec<u8>) {
     out.clear();
     if network_class(address) != "public" {
         return;

@@ -51,10 +51,14 @@ pub struct Routing {
     pub identity_arn: Known,
     /// `userIdentity.accessKeyId`.
     pub access_key: Known,
-    /// `userIdentity.inScopeOf`: missing or unknown.
-    pub in_scope_of: Known,
+    /// `userIdentity.inScopeOf.issuerType`.
+    pub issuer_type: Known,
     /// `sessionCredentialFromConsole`: missing or unknown.
     pub from_console: Known,
+    /// The object `userIdentity`, if everything that is said of the caller stands in it.
+    pub identity: Known,
+    /// Missing: no value says `AwsServiceEvent`.
+    pub service_event: Known,
 }
 
 /// How the text is written.
@@ -179,14 +183,16 @@ impl Routing {
             source_address: m,
             identity_arn: m,
             access_key: m,
-            in_scope_of: m,
+            issuer_type: m,
             from_console: Known::Unknown,
+            identity: Known::Unknown,
+            service_event: Known::Unknown,
         }
     }
 
     #[inline(always)]
-    fn identify(&mut self, Identity { kind, arn, access_key, in_scope_of }: Identity) {
-        (self.identity_type, self.identity_arn, self.access_key, self.in_scope_of) = (kind, arn, access_key, in_scope_of);
+    fn identify(&mut self, Identity { kind, arn, access_key, issuer_type }: Identity) {
+        (self.identity_type, self.identity_arn, self.access_key, self.issuer_type) = (kind, arn, access_key, issuer_type);
     }
 }
 
@@ -196,7 +202,7 @@ struct Identity {
     kind: Known,
     arn: Known,
     access_key: Known,
-    in_scope_of: Known,
+    issuer_type: Known,
 }
 
 #[inline(always)]
@@ -363,7 +369,7 @@ impl<'a> State<'a> {
         self.routing.identity_type = Known::Unknown;
         self.routing.identity_arn = Known::Unknown;
         self.routing.access_key = Known::Unknown;
-        self.routing.in_scope_of = Known::Unknown;
+        self.routing.issuer_type = Known::Unknown;
     }
 
     /// A routing key at its own depth; its value begins at `value`.

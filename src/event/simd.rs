@@ -18,15 +18,15 @@ pub(super) struct Masks {
     pub close: u64,
     /// The letter `u`, which behind a backslash is a Unicode escape.
     pub unicode: u64,
-    /// A capital of a routing key by its low four bits and the letter five before it: e….S, e….N, e….C, "….I, "….A, u….P, n….F. Some
+    /// A capital of a routing key by its low four bits and the letter five before it: e….S, e….N, e….C, "….I, "….A, u….P, n….F; and r….E of a value. Some
     /// other signs pass too.
     pub candidate: u64,
 }
 
 /// By the low four bits of a byte: the capital there (the bit that tells C from S left out), or 0.
-const CAPITALS: [u8; 16] = [b'P' & FOLD, b'A', 0, b'C', 0, 0, b'F', 0, 0, b'I', 0, 0, 0, 0, b'N', 0];
+const CAPITALS: [u8; 16] = [b'P' & FOLD, b'A', 0, b'C', 0, b'E', b'F', 0, 0, b'I', 0, 0, 0, 0, b'N', 0];
 /// By the same: the letter five before.
-const BEFORE: [u8; 16] = [b'u', b'"', 0, b'e', 0, 0, b'n', 0, 0, b'"', 0, 0, 0, 0, b'e', 0];
+const BEFORE: [u8; 16] = [b'u', b'"', 0, b'e', 0, b'r', b'n', 0, 0, b'"', 0, 0, 0, 0, b'e', 0];
 const FOLD: u8 = 0xef;
 
 /// Byte by byte: the definition.

@@ -30,7 +30,9 @@ pub(super) fn scan<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) 
     r.text::<B, ESCAPED>()?;
     word!(r, br#",\"userIdentity\":"#, br#","userIdentity":"#)?;
     let mut routing = Routing::missing();
+    let begin = r.at;
     routing.identify(r.identity::<B, ESCAPED>()?);
+    let identity = Known::Text { start: (begin - start) as u32, end: (r.at - start) as u32 };
     word!(r, br#",\"eventTime\":\""#, br#","eventTime":""#)?;
     r.text::<B, ESCAPED>()?;
     word!(r, br#",\"eventSource\":\""#, br#","eventSource":""#)?;
@@ -46,7 +48,7 @@ pub(super) fn scan<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) 
     if word!(r, br#",\"errorCode\":\""#, br#","errorCode":""#).is_some() {
         routing.error_code = r.text::<B, ESCAPED>()?;
     }
-    if ESCAPED { r.escaped_rest::<B>(routing) } else { r.plain_rest::<B>(routing) }
+    if ESCAPED { r.escaped_rest::<B>(Routing { identity, ..routing }) } else { r.plain_rest::<B>(routing) }
 }
 
 impl Reader<'_> {
@@ -86,7 +88,7 @@ impl Reader<'_> {
     #[inline(always)]
     fn identity<B: Blocks, const ESCAPED: bool>(&mut self) -> Option<Identity> {
         let quote: usize = if ESCAPED { 2 } else { 1 };
-        let [mut kind, mut arn, mut access_key, mut in_scope_of] = [Known::Missing; 4];
+        let [mut kind, mut arn, mut access_key, mut issuer_type] = [Known::Missing; 4];
         self.word(b"{")?;
         // First what most identities begin with, in its order.
         if word!(self, br#"\"type\":\""#, br#""type":""#).is_some() {
@@ -107,7 +109,7 @@ impl Reader<'_> {
                 self.nested::<B, ESCAPED>()?;
             }
             if self.word(b"}").is_some() {
-                return Some(Identity { kind, arn, access_key, in_scope_of });
+                return Some(Identity { kind, arn, access_key, issuer_type });
             }
             self.word(b",")?;
         }
@@ -118,6 +120,7 @@ impl Reader<'_> {
             self.text::<B, ESCAPED>()?;
             let key = &self.buffer[first..self.at - quote];
             self.word(b":")?;
+            let begin = self.at;
             let value = if word!(self, br#"\""#, br#"""#).is_some() {
                 self.text::<B, ESCAPED>()?
             } else {
@@ -128,9 +131,13 @@ impl Reader<'_> {
                 b"type" => Some(&mut kind),
                 b"arn" => Some(&mut arn),
                 b"accessKeyId" => Some(&mut access_key),
+                b"inScopeOf" if issuer_type == Known::Missing => {
+                    issuer_type = self.issuer_type::<B, ESCAPED>(begin);
+                    None
+                }
                 key => {
                     if key.starts_with(b"inScopeOf") {
-                        in_scope_of = Known::Unknown;
+                        issuer_type = Known::Unknown;
                     }
                     None
                 }
@@ -142,12 +149,24 @@ impl Reader<'_> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Some(Identity { kind, arn, access_key, in_scope_of });
+                    return Some(Identity { kind, arn, access_key, issuer_type });
                 }
                 _ => return None,
             }
         }
         None
+    }
+
+    /// The `issuerType` of the object that begins at `begin` and ends here.
+    #[inline(never)]
+    fn issuer_type<B: Blocks, const ESCAPED: bool>(&self, begin: usize) -> Known {
+        let object = &self.buffer[begin..self.at];
+        let mut reader = Reader { at: begin, ..*self };
+        let first = word!(reader, br#"{\"issuerType\":\""#, br#"{"issuerType":""#).and_then(|()| reader.text::<B, ESCAPED>());
+        match first {
+            Some(known) if memchr::memmem::find_iter(object, "issuerType").count() == 1 && !object.contains(&b'.') => known,
+            _ => Known::Unknown,
+        }
     }
 
     /// Steps over the object at hand.
@@ -194,7 +213,7 @@ impl Reader<'_> {
     /// Behind the routing values: nothing may spell a routing key again, on whatever level, and the record ends where its string ends.
     #[inline(always)]
     fn escaped_rest<B: Blocks>(&mut self, mut routing: Routing) -> Option<Scanned> {
-        routing.from_console = Known::Missing;
+        (routing.from_console, routing.service_event) = (Known::Missing, Known::Missing);
         let mut at = self.at;
         let mut values_to = 0;
         let mut room = [0; LEAD + 64];
@@ -203,11 +222,12 @@ impl Reader<'_> {
             while hits != 0 {
                 let hit = at + hits.trailing_zeros() as usize;
                 hits &= hits - 1;
-                if self.buffer[hit] == b'F' {
-                    if self.spells_console(hit) {
-                        routing.from_console = Known::Unknown;
-                    }
-                    continue;
+                match self.buffer[hit] {
+                    b'F' if self.spells(b"sessionCredentialFromConsole", 17, hit) => routing.from_console = Known::Unknown,
+                    b'E' if self.spells(b"AwsServiceEvent", 10, hit) => routing.service_event = Known::Unknown,
+                    // It may spell anything.
+                    b'u' => routing.service_event = Known::Unknown,
+                    _ => {}
                 }
                 if let Some(end) = self.look(hit, &mut values_to)? {
                     let body = &self.buffer[self.start..end];
@@ -241,10 +261,10 @@ impl Reader<'_> {
         key_at(self.buffer, hit).is_some_and(|(key, first)| matches!(self.buffer.get(first + key.name().len()), Some(b'\\' | b'"' | b'.')))
     }
 
+    /// Does `word` stand around `hit`, its letter number `offset`?
     #[cold]
-    fn spells_console(&self, hit: usize) -> bool {
-        const KEY: &[u8] = b"sessionCredentialFromConsole";
-        hit.checked_sub(17).is_some_and(|first| self.buffer[first..].starts_with(KEY))
+    fn spells(&self, word: &[u8], offset: usize, hit: usize) -> bool {
+        hit.checked_sub(offset).is_some_and(|first| self.buffer[first..].starts_with(word))
     }
 
     /// The rest of a record that stands by itself, its end found by its brackets.

@@ -116,6 +116,9 @@ fn record_text() -> impl Strategy<Value = String> {
         1 => Just(r#""a":{"arn":"x"},"b":1"#),
         1 => Just(r#""arn":"x","sessionContext":{"inScopeOf":1},"inScopeOf":{"issuerType":"AWS::Lambda::Function"}"#),
         1 => Just(r#""principalId":"p","inScopeOf.issuerType":"y""#),
+        1 => Just(r#""arn":"x","inScopeOf":{"issuerType":"AWS::EC2::Instance","credentialsIssuedTo":"arn:x"},"b":"y""#),
+        1 => Just(r#""arn":"x","inScopeOf":{"issuerType":"a","x":{},"issuerType":"b"}"#),
+        1 => Just(r#""arn":"x","inScopeOf":{"issuerType":"a"},"inScopeOf":{"issuerType":"b"}"#),
     ];
     let error = prop_oneof![Just(String::new()), value.prop_map(|v| format!(r#","errorCode":"{v}""#))];
     (value, identity, value, value, error, json_text(), any::<bool>()).prop_map(|(name, identity, address, agent, error, rest, nest)| {
@@ -158,7 +161,6 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
         "userIdentity.arn",
         "userIdentity.accessKeyId",
         "readOnly",
-        "userIdentity.inScopeOf",
         "userIdentity.inScopeOf.issuerType",
         "sessionCredentialFromConsole",
     ];
@@ -183,8 +185,7 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
             r.identity_arn,
             r.access_key,
             read_only_of(buffer, &scanned, level),
-            r.in_scope_of,
-            r.in_scope_of,
+            r.issuer_type,
             r.from_console,
         ];
         for (id, known) in ids.iter().zip(known) {
