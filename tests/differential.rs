@@ -54,12 +54,24 @@ title: caller
 logsource: {product: aws, service: cloudtrail}
 detection: {a: {derived.principal.kind: [service, person]}, b: {derived.source.block: '?*'}, condition: a or not b}
 ---
+title: role
+logsource: {product: aws, service: cloudtrail}
+detection: {a: {requestParameters.roleArn|contains: [etl, report]}, condition: a}
+---
+title: secret
+logsource: {product: aws, service: cloudtrail}
+detection: {a: {requestParameters.secretId|contains: ledger}, condition: a}
+---
+title: foreign
+logsource: {product: aws, service: cloudtrail}
+detection: {a: {derived.foreign_account.userIdentity.accountId: '?*'}, condition: a}
+---
 title: function
 logsource: {product: aws, service: cloudtrail}
 detection: {a: {userIdentity.inScopeOf.issuerType|contains: Lambda}, b: {derived.source.network: private}, condition: a or not b}
 ";
     let parsed = sigma::parse(&"odd".into(), odd, &Lists::default());
-    assert_eq!(parsed.documents.len(), 6, "{:?}", parsed.diagnostics);
+    assert_eq!(parsed.documents.len(), 9, "{:?}", parsed.diagnostics);
     all.extend(parsed.documents.into_iter().filter_map(|d| if let Document::Rule(rule) = d { Some(rule) } else { None }));
     Engine::new(&all).expect("the rules compile")
 }
@@ -158,6 +170,13 @@ fn twist(event: &str, kind: usize, at: usize) -> String {
         13 => format!("{},\"userIdentity.invokedBy\":\"rds.amazonaws.com\"}}", event.strip_suffix('}').unwrap_or(event)),
         14 => event.replacen("\"sessionContext\":{", "\"inScopeOf\":{\"issuerType\":\"AWS::Lambda::Function\"},\"sessionContext\":{", 1),
         15 => event.replacen("\"sourceIPAddress\":\"", "\"sourceIPAddress\":\"203.0.113.9\",\"b\":\"", 1),
+        16 => event.replacen("\"recipientAccountId\":\"", "\"recipientAccountId\":\"9", 1),
+        17 => event.replacen("\"requestParameters\":{", "\"requestParameters\":{\"roleArn\":\"etl\",\"secretId\":[\"ledger\"],", 1),
+        18 => event.replacen(
+            "\"requestParameters\":{",
+            "\"requestParameters\":{\"roleArn\":\"\\u0065tl\",\"secretId\":\"ledger\",\"recipientAccountId\":\"1\",",
+            1,
+        ),
         _ => event.to_owned(),
     }
 }
@@ -165,7 +184,7 @@ fn twist(event: &str, kind: usize, at: usize) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn hostile_variants(seed in 0u64..1_000, twists in proptest::collection::vec((0usize..17, 0usize..5), 1..4)) {
+    fn hostile_variants(seed in 0u64..1_000, twists in proptest::collection::vec((0usize..20, 0usize..5), 1..4)) {
         thread_local!(static COMPARE: std::cell::RefCell<Compare> = std::cell::RefCell::new(Compare::new()));
         let mut event = Vec::new();
         Corpus::new(seed).next_event(&mut event);

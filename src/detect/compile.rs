@@ -14,6 +14,7 @@ use super::{
     Scratchpad,
     text::{PatternSet, TextMatcher},
 };
+use crate::event::scan::{self, Level};
 use crate::event::{Known, Routing, Schema, derived};
 use crate::rule::ast::{Block, Condition, Item, LogSource, Rule, Selection, Span, Spanned, Target, Test};
 
@@ -39,23 +40,49 @@ pub(super) struct CompiledRule {
     pub derived: u32,
     /// Bits of the `ROUTED_FIELDS` that it tests.
     pub routes: u16,
-    /// Keys that an event it matches must have; of each group, one.
-    pub needs: Box<[Box<[Finder<'static>]>]>,
+    /// What an event it matches must have; of each group, one.
+    pub needs: Box<[Box<[Need]>]>,
 }
 
 impl CompiledRule {
-    /// Could the keys of `body` suffice? `body`: JSON text, escaped or not, with no key that has letters spelled as `\u….`.
-    pub fn finds_its_keys(&self, body: &[u8]) -> bool {
-        self.needs.iter().all(|group| group.iter().any(|key| key.find(body).is_some()))
+    /// Could the keys of `body` and their values suffice? `body`: JSON text with no key that has letters spelled as `\u….`.
+    pub fn finds_its_keys(&self, body: &[u8], level: Level, routing: &Routing, pad: &mut Scratchpad) -> bool {
+        self.needs.iter().all(|group| group.iter().any(|need| need.could_hold(body, level, routing, pad)))
     }
 }
+
+/// A test that fails where its field has no value.
+#[derive(Debug)]
+pub(super) struct Need {
+    key: Finder<'static>,
+    predicate: Arc<Predicate>,
+    /// The key is the event's own account's, and the test one for a caller of another.
+    is_foreign: bool,
+}
+
+impl Need {
+    fn could_hold(&self, body: &[u8], level: Level, routing: &Routing, pad: &mut Scratchpad) -> bool {
+        let value = match scan::only_value(body, level, &self.key) {
+            Known::Missing => return self.is_foreign,
+            known => known.text(body).filter(|text| text.is_ascii()),
+        };
+        match value {
+            None => true,
+            Some(own) if self.is_foreign => routing.identity_account.text(body) != Some(own),
+            Some(text) => self.predicate.on_known(Some(text), pad) != Some(false),
+        }
+    }
+}
+
+/// A caller of another account than the event's.
+const FOREIGN_CALLER: &str = "derived.foreign_account.userIdentity.accountId";
 
 /// Groups of keys that are looked for, and keys in a group, at most: a look takes a tenth of a parse.
 const MAX_NEEDS: usize = 2;
 
 #[derive(Debug)]
 pub(super) enum Node {
-    Test(Box<Predicate>),
+    Test(Arc<Predicate>),
     /// The predicate of a field that events are routed by.
     Routed(usize, Arc<Predicate>),
     Not(Box<Node>),
@@ -215,28 +242,33 @@ impl Node {
         }
     }
 
-    /// Appends groups of keys such that an event for which the node holds has one key of each group.
-    fn needs(&self, schema: &Schema, groups: &mut Vec<Vec<String>>) {
+    /// Appends groups of tests such that an event for which the node holds has a value for one test of each group.
+    fn needs(&self, schema: &Schema, groups: &mut Vec<Vec<(String, Arc<Predicate>)>>) {
         match self {
-            Node::Test(predicate) => groups.extend(predicate.key(schema).map(|key| vec![key.to_owned()])),
+            Node::Test(predicate) => groups.extend(need(predicate, schema).map(|need| vec![need])),
             Node::Routed(..) | Node::Not(_) => {}
             Node::All(nodes) => nodes.iter().for_each(|node| node.needs(schema, groups)),
             Node::Any(nodes) => {
                 let one = |node: &Node| {
                     let mut own = Vec::new();
                     node.needs(schema, &mut own);
-                    own.into_iter().max_by_key(|group| group.iter().map(String::len).min())
+                    own.into_iter().max_by_key(|group| shortest(group))
                 };
-                let keys: Option<Vec<_>> = nodes.iter().map(one).collect();
-                groups.extend(keys.filter(|keys| !keys.is_empty()).map(|keys| {
-                    let mut keys = keys.concat();
-                    keys.sort_unstable();
-                    keys.dedup();
-                    keys
-                }));
+                let needs: Option<Vec<_>> = nodes.iter().map(one).collect();
+                groups.extend(needs.filter(|needs| !needs.is_empty()).map(|needs| needs.concat()));
             }
         }
     }
+}
+
+fn need(predicate: &Arc<Predicate>, schema: &Schema) -> Option<(String, Arc<Predicate>)> {
+    let is_foreign = predicate.field.is_some_and(|field| schema.name(field) == FOREIGN_CALLER) && predicate.fails_without_value();
+    let key = if is_foreign { "recipientAccountId" } else { predicate.key(schema)? };
+    Some((key.to_owned(), Arc::clone(predicate)))
+}
+
+fn shortest(group: &[(String, Arc<Predicate>)]) -> Option<usize> {
+    group.iter().map(|(key, _)| key.len()).min()
 }
 
 /// And / or: the first node that is `decides` settles it, else any unknown leaves it open.
@@ -265,9 +297,14 @@ pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressio
     root.needs(schema, &mut needs);
     needs.retain(|group| group.len() <= MAX_NEEDS);
     // The longest are the rarest.
-    needs.sort_by_key(|group| std::cmp::Reverse(group.iter().map(|key| key.len()).min()));
+    needs.sort_by_key(|group| std::cmp::Reverse(shortest(group)));
     needs.truncate(MAX_NEEDS);
-    let needs = needs.iter().map(|group| group.iter().map(|key| Finder::new(key).into_owned()).collect()).collect();
+    let need = |(key, predicate): (String, Arc<Predicate>)| Need {
+        key: Finder::new(&key).into_owned(),
+        is_foreign: predicate.key(schema) != Some(&key),
+        predicate,
+    };
+    let needs = needs.into_iter().map(|group| group.into_iter().map(need).collect()).collect();
     let mut routes = root.routes();
     if routes & SOURCE != 0 {
         routes |= ADDRESS;
@@ -336,7 +373,7 @@ impl Compiler<'_> {
         let route = name.and_then(|name| ROUTED_FIELDS.iter().position(|r| *r == name));
         Ok(match route {
             Some(route) => Node::Routed(route, Arc::new(predicate)),
-            None => Node::Test(Box::new(predicate)),
+            None => Node::Test(Arc::new(predicate)),
         })
     }
 

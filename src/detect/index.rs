@@ -151,7 +151,8 @@ impl Index {
             survivors.rules.retain(|rule| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false));
         }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
-        survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body))
+        let level = if matches!(event.body, Body::Escaped(_)) { Level::Escaped } else { Level::Plain };
+        survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body, level, &event.routing, pad))
     }
 
     /// After a parse: the kind of the caller of `survivors`.

@@ -101,13 +101,17 @@ impl Predicate {
         let name = schema.name(self.field?);
         let key = name.rsplit('.').next()?;
         let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        (plain && self.fails_without_value() && !name.starts_with("derived.")).then_some(key)
+    }
+
+    pub fn fails_without_value(&self) -> bool {
         let valued = |m: &Matcher| !matches!(m, Matcher::Null | Matcher::Exists(false));
         let needed = match &self.matchers {
             Matchers::Words(_) | Matchers::Patterns(_) => true,
             Matchers::List(list) if self.all => list.iter().any(valued),
             Matchers::List(list) => list.iter().all(valued),
         };
-        (plain && needed && !self.negated && !name.starts_with("derived.")).then_some(key)
+        needed && !self.negated
     }
 
     /// With only the routing value of its field at hand: `None` if that can't tell.

@@ -10,6 +10,7 @@ mod canonical;
 mod late;
 mod skip;
 
+pub use late::only_value;
 pub(super) use late::read_only as read_only_with;
 pub(super) use skip::skip as skip_with;
 
@@ -51,6 +52,8 @@ pub struct Routing {
     pub identity_arn: Known,
     /// `userIdentity.accessKeyId`.
     pub access_key: Known,
+    /// `userIdentity.accountId`.
+    pub identity_account: Known,
     /// `userIdentity.inScopeOf.issuerType`.
     pub issuer_type: Known,
     /// `sessionCredentialFromConsole`: missing or unknown.
@@ -183,6 +186,7 @@ impl Routing {
             source_address: m,
             identity_arn: m,
             access_key: m,
+            identity_account: m,
             issuer_type: m,
             from_console: Known::Unknown,
             identity: Known::Unknown,
@@ -191,8 +195,9 @@ impl Routing {
     }
 
     #[inline(always)]
-    fn identify(&mut self, Identity { kind, arn, access_key, issuer_type }: Identity) {
-        (self.identity_type, self.identity_arn, self.access_key, self.issuer_type) = (kind, arn, access_key, issuer_type);
+    fn identify(&mut self, Identity { kind, arn, access_key, account, issuer_type }: Identity) {
+        (self.identity_type, self.identity_arn, self.access_key) = (kind, arn, access_key);
+        (self.identity_account, self.issuer_type) = (account, issuer_type);
     }
 }
 
@@ -202,6 +207,7 @@ struct Identity {
     kind: Known,
     arn: Known,
     access_key: Known,
+    account: Known,
     issuer_type: Known,
 }
 
@@ -369,6 +375,7 @@ impl<'a> State<'a> {
         self.routing.identity_type = Known::Unknown;
         self.routing.identity_arn = Known::Unknown;
         self.routing.access_key = Known::Unknown;
+        self.routing.identity_account = Known::Unknown;
         self.routing.issuer_type = Known::Unknown;
     }
 

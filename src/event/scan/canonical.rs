@@ -88,7 +88,7 @@ impl Reader<'_> {
     #[inline(always)]
     fn identity<B: Blocks, const ESCAPED: bool>(&mut self) -> Option<Identity> {
         let quote: usize = if ESCAPED { 2 } else { 1 };
-        let [mut kind, mut arn, mut access_key, mut issuer_type] = [Known::Missing; 4];
+        let [mut kind, mut arn, mut access_key, mut account, mut issuer_type] = [Known::Missing; 5];
         self.word(b"{")?;
         // First what most identities begin with, in its order.
         if word!(self, br#"\"type\":\""#, br#""type":""#).is_some() {
@@ -100,7 +100,7 @@ impl Reader<'_> {
                 arn = self.text::<B, ESCAPED>()?;
             }
             if word!(self, br#",\"accountId\":\""#, br#","accountId":""#).is_some() {
-                self.text::<B, ESCAPED>()?;
+                account = self.text::<B, ESCAPED>()?;
             }
             if word!(self, br#",\"accessKeyId\":\""#, br#","accessKeyId":""#).is_some() {
                 access_key = self.text::<B, ESCAPED>()?;
@@ -109,7 +109,7 @@ impl Reader<'_> {
                 self.nested::<B, ESCAPED>()?;
             }
             if self.word(b"}").is_some() {
-                return Some(Identity { kind, arn, access_key, issuer_type });
+                return Some(Identity { kind, arn, access_key, account, issuer_type });
             }
             self.word(b",")?;
         }
@@ -131,16 +131,13 @@ impl Reader<'_> {
                 b"type" => Some(&mut kind),
                 b"arn" => Some(&mut arn),
                 b"accessKeyId" => Some(&mut access_key),
-                b"inScopeOf" if issuer_type == Known::Missing => {
-                    issuer_type = self.issuer_type::<B, ESCAPED>(begin);
+                b"accountId" => Some(&mut account),
+                key if key.starts_with(b"inScopeOf") => {
+                    let alone = key == b"inScopeOf" && issuer_type == Known::Missing;
+                    issuer_type = if alone { self.issuer_type::<B, ESCAPED>(begin) } else { Known::Unknown };
                     None
                 }
-                key => {
-                    if key.starts_with(b"inScopeOf") {
-                        issuer_type = Known::Unknown;
-                    }
-                    None
-                }
+                _ => None,
             };
             if let Some(place) = place {
                 *place = if *place == Known::Missing && value != Known::Unknown { value } else { return None };
@@ -149,7 +146,7 @@ impl Reader<'_> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Some(Identity { kind, arn, access_key, issuer_type });
+                    return Some(Identity { kind, arn, access_key, account, issuer_type });
                 }
                 _ => return None,
             }

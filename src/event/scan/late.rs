@@ -6,9 +6,27 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::{Blocks, Known, LEAD, closes, only_space, string_value, window};
+use super::{Blocks, Known, LEAD, Level, closes, only_space, opens, string_value, window};
 
 static READ_ONLY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("readOnly"));
+
+/// The string under the one key of this name, on whatever level; missing if the letters don't occur.
+pub fn only_value(body: &[u8], level: Level, key: &Finder<'_>) -> Known {
+    let Some(first) = key.find(body) else { return Known::Missing };
+    let end = first + key.needle().len();
+    if key.find(&body[end..]).is_some() {
+        return Known::Unknown;
+    }
+    match level {
+        Level::Plain => keyed::<false>(body, first, end),
+        Level::Escaped => keyed::<true>(body, first, end),
+    }
+}
+
+fn keyed<const ESCAPED: bool>(body: &[u8], first: usize, end: usize) -> Known {
+    let value = closes::<ESCAPED>(body, end).filter(|at| first > 2 && opens::<ESCAPED>(body, 0, first) && body.get(*at) == Some(&b':'));
+    value.map_or(Known::Unknown, |at| string_value::<ESCAPED>(body, 0, at + 1))
+}
 
 /// `None` where only a full parse can tell.
 #[inline(always)]

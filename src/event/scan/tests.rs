@@ -161,6 +161,7 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
         "userIdentity.arn",
         "userIdentity.accessKeyId",
         "readOnly",
+        "userIdentity.accountId",
         "userIdentity.inScopeOf.issuerType",
         "sessionCredentialFromConsole",
     ];
@@ -185,6 +186,7 @@ fn compare_with_full_parse(text: &str) -> Result<(), TestCaseError> {
             r.identity_arn,
             r.access_key,
             read_only_of(buffer, &scanned, level),
+            r.identity_account,
             r.issuer_type,
             r.from_console,
         ];
