@@ -34,6 +34,7 @@ pub(super) struct Index {
     key: Vec<u8>,
     kinds: Kinds,
     block: Vec<u8>,
+    left: Vec<u32>,
 }
 
 /// `derived.principal.kind` of callers that were read, by all that it is made of.
@@ -132,11 +133,13 @@ impl Index {
         if open.rules.is_empty() {
             return false;
         }
+        let mut keyed = false;
         if open.routes & LATE_ROUTES == 0 {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
         } else {
             let known = &KnownValues { source: source(&known, open.routes, &mut self.block), ..known };
-            if late_key(known, place, open.routes, &mut self.key) {
+            keyed = late_key(known, place, open.routes, &mut self.key);
+            if keyed {
                 memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
             } else {
                 open.judge(rules, known, pad, &mut survivors.rules);
@@ -148,7 +151,17 @@ impl Index {
             let read_only = if asked & READ_ONLY == 0 { Known::Unknown } else { read_only(event) };
             let kind = if asked & KIND == 0 { None } else { self.kinds.recall(&known, &mut survivors.caller) };
             let known = KnownValues { read_only, kind, source: source(&known, open.routes, &mut self.block), ..known };
-            survivors.rules.retain(|rule| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false));
+            let stays = |rule: &u32| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false);
+            if keyed {
+                // Behind the values of the first verdict these two make the key of another.
+                push(&mut self.key, known.get(KIND.ilog2() as usize));
+                push(&mut self.key, known.get(READ_ONLY.ilog2() as usize));
+                std::mem::swap(&mut self.left, &mut survivors.rules);
+                survivors.rules.clear();
+                memo.verdicts.recall(&self.key, |left| left.extend(self.left.iter().copied().filter(stays)), &mut survivors.rules);
+            } else {
+                survivors.rules.retain(stays);
+            }
         }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
         let level = if matches!(event.body, Body::Escaped(_)) { Level::Escaped } else { Level::Plain };
