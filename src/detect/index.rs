@@ -17,6 +17,8 @@ const MEMO_ENTRIES: usize = 1 << 14;
 const MEMO_RULES: usize = 1 << 19;
 /// Bytes of the keys and rules of remembered verdicts; more empty them.
 const VERDICT_BYTES: usize = 8 << 20;
+/// From so many rules on a verdict is found faster than made.
+const VERDICTS_FROM: usize = 2;
 /// Remembered log sources.
 const GROUPS: usize = 64;
 /// `sourceIPAddress`.
@@ -90,6 +92,8 @@ struct Open {
     rules: Box<[OpenRule]>,
     /// The routes that these rules test.
     routes: u16,
+    /// How many of them a late value matters to.
+    unsettled: usize,
 }
 
 #[derive(Debug)]
@@ -129,16 +133,29 @@ impl Index {
         self.key.clear();
         values.into_iter().for_each(|value| push(&mut self.key, value));
         let place = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
+        !memo.lists[place.list as usize].rules.is_empty() && self.narrow(rules, event, (group, place), known, pad, survivors)
+    }
+
+    /// Fills `survivors` from the list at `at`, with what the other values leave of it. Apart, so that the common way stays short.
+    #[inline(never)]
+    fn narrow(
+        &mut self,
+        rules: &[CompiledRule],
+        event: &Event<'_>,
+        at: (usize, Place),
+        known: KnownValues<'_>,
+        pad: &mut Scratchpad,
+        survivors: &mut Survivors,
+    ) -> bool {
+        let (group, place) = at;
+        let memo = &mut self.groups[group].memo;
         let open = &memo.lists[place.list as usize];
-        if open.rules.is_empty() {
-            return false;
-        }
         let mut keyed = false;
         if open.routes & LATE_ROUTES == 0 {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
         } else {
             let known = &KnownValues { source: source(&known, open.routes, &mut self.block), ..known };
-            keyed = late_key(known, place, open.routes, &mut self.key);
+            keyed = open.unsettled >= VERDICTS_FROM && late_key(known, place, open.routes, &mut self.key);
             if keyed {
                 memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
             } else {
@@ -196,9 +213,14 @@ impl Index {
 impl Memo {
     /// The rules among `all` that these values leave open. `key` stands for them.
     fn recall(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
-        if let Some(place) = self.places.get(key) {
-            return *place;
+        match self.places.get(key) {
+            Some(place) => *place,
+            None => self.find(key, rules, all, known, pad),
         }
+    }
+
+    #[cold]
+    fn find(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
         let open = |rule: &u32| rules[*rule as usize].root.on_known(known, pad) != Some(false);
         let open: Vec<u32> = all.iter().copied().filter(open).collect();
         let place = Place { list: self.place(&open, rules, known, pad), serial: self.places.len() as u32 };
@@ -223,7 +245,8 @@ impl Memo {
         let next = self.lists.len() as u32;
         *self.same.entry(key.into()).or_insert_with(|| {
             self.rules += list.len();
-            self.lists.push(Open { rules: list.into(), routes });
+            let unsettled = list.iter().filter(|open| !open.settled).count();
+            self.lists.push(Open { rules: list.into(), routes, unsettled });
             next
         })
     }
