@@ -40,6 +40,8 @@ pub(super) struct CompiledRule {
     pub derived: u32,
     /// Bits of the `ROUTED_FIELDS` that it tests.
     pub routes: u16,
+    /// What its tests of values beyond the first `MEMO_FIELDS` cost; 1 is a comparison of texts.
+    pub late_weight: u32,
     /// What an event it matches must have; of each group, one.
     pub needs: Box<[Box<[Need]>]>,
 }
@@ -233,6 +235,15 @@ impl Node {
         }
     }
 
+    fn late_weight(&self) -> u32 {
+        match self {
+            Node::Routed(route, predicate) if *route >= MEMO_FIELDS => predicate.weight(),
+            Node::Test(_) | Node::Routed(..) => 0,
+            Node::Not(node) => node.late_weight(),
+            Node::All(nodes) | Node::Any(nodes) => nodes.iter().map(Node::late_weight).sum(),
+        }
+    }
+
     fn routes(&self) -> u16 {
         match self {
             Node::Test(_) => 0,
@@ -309,7 +320,8 @@ pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressio
     if routes & SOURCE != 0 {
         routes |= ADDRESS;
     }
-    Ok(CompiledRule { logsource: words(&rule.logsource), root, derived, routes, needs })
+    let late_weight = root.late_weight();
+    Ok(CompiledRule { logsource: words(&rule.logsource), root, derived, routes, late_weight, needs })
 }
 
 fn words(logsource: &LogSource) -> [Option<Box<str>>; 3] {

@@ -17,8 +17,8 @@ const MEMO_ENTRIES: usize = 1 << 14;
 const MEMO_RULES: usize = 1 << 19;
 /// Bytes of the keys and rules of remembered verdicts; more empty them.
 const VERDICT_BYTES: usize = 8 << 20;
-/// From so many rules on a verdict is found faster than made.
-const VERDICTS_FROM: usize = 2;
+/// From this weight on a verdict is found faster than made.
+const VERDICTS_FROM: u32 = 12;
 /// Remembered log sources.
 const GROUPS: usize = 64;
 /// `sourceIPAddress`.
@@ -92,8 +92,8 @@ struct Open {
     rules: Box<[OpenRule]>,
     /// The routes that these rules test.
     routes: u16,
-    /// How many of them a late value matters to.
-    unsettled: usize,
+    /// What tests of late values cost, by `CompiledRule::late_weight`.
+    weight: u32,
 }
 
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl Index {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
         } else {
             let known = &KnownValues { source: source(&known, open.routes, &mut self.block), ..known };
-            keyed = open.unsettled >= VERDICTS_FROM && late_key(known, place, open.routes, &mut self.key);
+            keyed = open.weight >= VERDICTS_FROM && late_key(known, place, open.routes, &mut self.key);
             if keyed {
                 memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
             } else {
@@ -245,8 +245,8 @@ impl Memo {
         let next = self.lists.len() as u32;
         *self.same.entry(key.into()).or_insert_with(|| {
             self.rules += list.len();
-            let unsettled = list.iter().filter(|open| !open.settled).count();
-            self.lists.push(Open { rules: list.into(), routes, unsettled });
+            let weight = open.iter().map(|rule| rules[*rule as usize].late_weight).sum();
+            self.lists.push(Open { rules: list.into(), routes, weight });
             next
         })
     }

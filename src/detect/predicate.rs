@@ -104,6 +104,16 @@ impl Predicate {
         (plain && self.fails_without_value() && !name.starts_with("derived.")).then_some(key)
     }
 
+    /// What a look at one value costs; 1 is a comparison of texts.
+    pub fn weight(&self) -> u32 {
+        const SEARCH: u32 = 8;
+        match &self.matchers {
+            Matchers::Words(_) => 2,
+            Matchers::Patterns(_) => SEARCH,
+            Matchers::List(list) => list.iter().map(|m| if matches!(m, Matcher::Regex(_)) { SEARCH } else { 1 }).sum(),
+        }
+    }
+
     pub fn fails_without_value(&self) -> bool {
         let valued = |m: &Matcher| !matches!(m, Matcher::Null | Matcher::Exists(false));
         let needed = match &self.matchers {
