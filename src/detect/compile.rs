@@ -141,24 +141,25 @@ impl<'a> KnownValues<'a> {
     /// `None` unknown, `Some(None)` missing. Text that isn't ASCII is left to the full parse, which repairs it first.
     #[inline]
     pub fn get(&self, route: usize) -> Told<'a> {
-        let r = self.routing;
-        let place = [
-            &r.event_source,
-            &r.event_name,
-            &r.identity_type,
-            &r.error_code,
-            &r.issuer_type,
-            &r.from_console,
-            &r.user_agent,
-            &r.source_address,
-            &r.identity_arn,
-            &r.access_key,
-            &self.read_only,
-        ];
         if route >= self.fields {
             return None;
         }
-        let Some(known) = place.get(route) else { return [self.kind, self.source[0], self.source[1]][route - place.len()] };
+        let r = self.routing;
+        let known = match route {
+            0 => &r.event_source,
+            1 => &r.event_name,
+            2 => &r.identity_type,
+            3 => &r.error_code,
+            4 => &r.issuer_type,
+            5 => &r.from_console,
+            6 => &r.user_agent,
+            7 => &r.source_address,
+            8 => &r.identity_arn,
+            9 => &r.access_key,
+            10 => &self.read_only,
+            11 => return self.kind,
+            _ => return self.source[route - 12],
+        };
         match known {
             Known::Unknown => None,
             Known::Missing => Some(None),

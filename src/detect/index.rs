@@ -132,8 +132,11 @@ impl Index {
         }
         self.key.clear();
         values.into_iter().for_each(|value| push(&mut self.key, value));
-        let place = memo.recall(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad);
-        !memo.lists[place.list as usize].rules.is_empty() && self.narrow(rules, event, (group, place), known, pad, survivors)
+        let place = match memo.places.get(self.key.as_slice()) {
+            Some(place) => *place,
+            None => memo.find(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad),
+        };
+        !memo.lists[place.list as usize].rules.is_empty() && self.narrow(rules, event, (group, place), &known, pad, survivors)
     }
 
     /// Fills `survivors` from the list at `at`, with what the other values leave of it. Apart, so that the common way stays short.
@@ -143,7 +146,7 @@ impl Index {
         rules: &[CompiledRule],
         event: &Event<'_>,
         at: (usize, Place),
-        known: KnownValues<'_>,
+        known: &KnownValues<'_>,
         pad: &mut Scratchpad,
         survivors: &mut Survivors,
     ) -> bool {
@@ -154,7 +157,13 @@ impl Index {
         if open.routes & LATE_ROUTES == 0 {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
         } else {
-            let known = &KnownValues { source: source(&known, open.routes, &mut self.block), ..known };
+            let sourced;
+            let known = if open.routes & SOURCE == 0 {
+                known
+            } else {
+                sourced = KnownValues { source: source(known, &mut self.block), ..*known };
+                &sourced
+            };
             keyed = open.weight >= VERDICTS_FROM && late_key(known, place, open.routes, &mut self.key);
             if keyed {
                 memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
@@ -166,8 +175,9 @@ impl Index {
         let asked = survivors.rules.iter().fold(0, |asked, rule| asked | asks(rule));
         if asked != 0 {
             let read_only = if asked & READ_ONLY == 0 { Known::Unknown } else { read_only(event) };
-            let kind = if asked & KIND == 0 { None } else { self.kinds.recall(&known, &mut survivors.caller) };
-            let known = KnownValues { read_only, kind, source: source(&known, open.routes, &mut self.block), ..known };
+            let kind = if asked & KIND == 0 { None } else { self.kinds.recall(known, &mut survivors.caller) };
+            let source = if open.routes & SOURCE == 0 { [None; 2] } else { source(known, &mut self.block) };
+            let known = KnownValues { read_only, kind, source, ..*known };
             let stays = |rule: &u32| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false);
             if keyed {
                 // Behind the values of the first verdict these two make the key of another.
@@ -211,14 +221,7 @@ impl Index {
 }
 
 impl Memo {
-    /// The rules among `all` that these values leave open. `key` stands for them.
-    fn recall(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
-        match self.places.get(key) {
-            Some(place) => *place,
-            None => self.find(key, rules, all, known, pad),
-        }
-    }
-
+    /// The rules among `all` that these values leave open, found for the first time. `key` stands for them.
     #[cold]
     fn find(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
         let open = |rule: &u32| rules[*rule as usize].root.on_known(known, pad) != Some(false);
@@ -309,9 +312,9 @@ impl Kinds {
     }
 }
 
-/// `derived.source.…`, if `routes` ask for it and the address is known. `block`: room for it.
-fn source<'a>(known: &KnownValues<'a>, routes: u16, block: &'a mut Vec<u8>) -> [Told<'a>; 2] {
-    let Some(address) = (routes & SOURCE != 0).then(|| known.get(ADDRESS_ROUTE)).flatten() else { return [None; 2] };
+/// `derived.source.…`, if the address is known. `block`: room for it.
+fn source<'a>(known: &KnownValues<'a>, block: &'a mut Vec<u8>) -> [Told<'a>; 2] {
+    let Some(address) = known.get(ADDRESS_ROUTE) else { return [None; 2] };
     derived::network_block(address.unwrap_or_default(), block);
     [Some(address.map(|address| derived::network_class(address).as_bytes())), Some((!block.is_empty()).then_some(block.as_slice()))]
 }
@@ -331,6 +334,7 @@ fn late_key(known: &KnownValues<'_>, place: Place, routes: u16, key: &mut Vec<u8
 }
 
 /// A value's part of a key. The length makes the key unambiguous whatever bytes the values hold.
+#[inline]
 fn push(key: &mut Vec<u8>, value: Option<Option<&[u8]>>) {
     match value {
         None => key.push(0),
