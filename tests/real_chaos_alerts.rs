@@ -229,15 +229,7 @@ async fn a_worker_ends_in_time_though_its_state_and_leases_answer_no_more() {
     proxy.spoil(Spoil { failed: 1000, ..Spoil::default() });
     (12..50).for_each(&mut put);
     sleep(Duration::from_millis(500)).await;
-    let since = Instant::now();
-    worker.signal("TERM");
-    let ended = loop {
-        if let Some(ended) = worker.child.try_wait().unwrap() {
-            break ended;
-        }
-        assert!(since.elapsed() < Duration::from_secs(10), "it does not end");
-        sleep(Duration::from_millis(20)).await;
-    };
-    println!("ended with {ended} after {:?}", since.elapsed());
+    let (ended, took) = worker.terminate().await;
+    println!("ended with {ended} after {took:?}");
     assert!(ended.success());
 }

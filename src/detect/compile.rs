@@ -112,13 +112,19 @@ pub(super) const ROUTED_FIELDS: [&str; 14] = [
 pub(super) const PRINCIPAL_KIND: &str = "derived.principal.kind";
 /// So many of them, from the first on, decide most rules, and few combinations of their values occur.
 pub(super) const MEMO_FIELDS: usize = 6;
-/// The bit of `readOnly`, which is looked for when a rule that is left asks for it.
-pub(super) const READ_ONLY: u16 = 1 << 10;
-/// The bit of `derived.principal.kind`, which is remembered of callers that were read once.
-pub(super) const KIND: u16 = 1 << 11;
-/// The bits of `derived.source.…`, which are made of `sourceIPAddress`.
-pub(super) const SOURCE: u16 = 3 << 12;
-pub(super) const ADDRESS: u16 = 1 << 7;
+/// `sourceIPAddress`.
+pub(super) const ADDRESS_ROUTE: usize = 7;
+/// `readOnly`, which is looked for when a rule that is left asks for it.
+pub(super) const READ_ONLY_ROUTE: usize = 10;
+/// `derived.principal.kind`, which is remembered of callers that were read once.
+pub(super) const KIND_ROUTE: usize = 11;
+/// The first of `derived.source.…`, two that are made of `sourceIPAddress`.
+const SOURCE_ROUTE: usize = 12;
+/// Of each the bit, as in `CompiledRule::routes`.
+const ADDRESS: u16 = 1 << ADDRESS_ROUTE;
+pub(super) const READ_ONLY: u16 = 1 << READ_ONLY_ROUTE;
+pub(super) const KIND: u16 = 1 << KIND_ROUTE;
+pub(super) const SOURCE: u16 = 3 << SOURCE_ROUTE;
 
 /// An event's routing values.
 #[derive(Clone, Copy)]
@@ -153,12 +159,12 @@ impl<'a> KnownValues<'a> {
             4 => &r.issuer_type,
             5 => &r.from_console,
             6 => &r.user_agent,
-            7 => &r.source_address,
+            ADDRESS_ROUTE => &r.source_address,
             8 => &r.identity_arn,
             9 => &r.access_key,
-            10 => &self.read_only,
-            11 => return self.kind,
-            _ => return self.source[route - 12],
+            READ_ONLY_ROUTE => &self.read_only,
+            KIND_ROUTE => return self.kind,
+            _ => return self.source[route - SOURCE_ROUTE],
         };
         match known {
             Known::Unknown => None,
@@ -444,5 +450,17 @@ fn gather(matchers: Vec<Matcher>, all: bool) -> Matchers {
     match matchers.iter().map(pattern).collect() {
         Some(patterns) => Matchers::Patterns(PatternSet::new(patterns)),
         None => Matchers::List(matchers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_stand_where_their_numbers_say() {
+        let named = [(ADDRESS_ROUTE, "sourceIPAddress"), (READ_ONLY_ROUTE, "readOnly"), (KIND_ROUTE, PRINCIPAL_KIND)];
+        named.into_iter().for_each(|(route, name)| assert_eq!(ROUTED_FIELDS[route], name));
+        assert_eq!(ROUTED_FIELDS[SOURCE_ROUTE..], ["derived.source.network", "derived.source.block"]);
     }
 }

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Scratchpad;
-use super::compile::{CompiledRule, Gate, KIND, KnownValues, MEMO_FIELDS, READ_ONLY, ROUTED_FIELDS, SOURCE, Told};
+use super::compile::{
+    ADDRESS_ROUTE, CompiledRule, Gate, KIND, KIND_ROUTE, KnownValues, MEMO_FIELDS, READ_ONLY, READ_ONLY_ROUTE, ROUTED_FIELDS, SOURCE, Told,
+};
 use crate::event::scan::{self, Level};
 use crate::event::{Body, Event, Known, LogSource, derived};
 
@@ -21,14 +23,10 @@ const VERDICT_BYTES: usize = 8 << 20;
 const VERDICTS_FROM: u32 = 12;
 /// Remembered log sources.
 const GROUPS: usize = 64;
-/// `sourceIPAddress`.
-const ADDRESS_ROUTE: usize = 7;
 /// A routing value longer than this isn't worth remembering.
 const VALUE_BYTES: usize = 250;
 /// Values with more combinations than lists are worth keeping for. What they leave of a list is remembered by itself.
 const LATE_ROUTES: u16 = !((1 << MEMO_FIELDS) - 1);
-/// The late values that the scan finds.
-const LATE_FIELDS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -181,8 +179,8 @@ impl Index {
             let stays = |rule: &u32| asks(rule) == 0 || rules[*rule as usize].root.on_known(&known, pad) != Some(false);
             if keyed {
                 // Behind the values of the first verdict these two make the key of another.
-                push(&mut self.key, known.get(KIND.ilog2() as usize));
-                push(&mut self.key, known.get(READ_ONLY.ilog2() as usize));
+                push(&mut self.key, known.get(KIND_ROUTE));
+                push(&mut self.key, known.get(READ_ONLY_ROUTE));
                 std::mem::swap(&mut self.left, &mut survivors.rules);
                 survivors.rules.clear();
                 memo.verdicts.recall(&self.key, |left| left.extend(self.left.iter().copied().filter(stays)), &mut survivors.rules);
@@ -323,7 +321,7 @@ fn source<'a>(known: &KnownValues<'a>, block: &'a mut Vec<u8>) -> [Told<'a>; 2] 
 fn late_key(known: &KnownValues<'_>, place: Place, routes: u16, key: &mut Vec<u8>) -> bool {
     key.clear();
     key.extend_from_slice(&place.serial.to_le_bytes());
-    (MEMO_FIELDS..MEMO_FIELDS + LATE_FIELDS).filter(|route| routes >> route & 1 == 1).all(|route| {
+    (MEMO_FIELDS..READ_ONLY_ROUTE).filter(|route| routes >> route & 1 == 1).all(|route| {
         let value = known.get(route);
         let short = value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES));
         if short {

@@ -88,18 +88,20 @@ pub fn unbegun(listed: &[Shard], known: &BTreeMap<String, Position>, start: &Pos
         let wanted = |s: &&Shard| s.open || matches!(start, Position::AtTimestamp(_));
         return listed.iter().filter(wanted).map(|s| (s.id.clone(), start.clone())).collect();
     }
-    let parents: HashMap<&str, &[String]> = listed.iter().map(|s| (s.id.as_str(), &s.parents[..])).collect();
-    let mut outlived: BTreeSet<&str> = BTreeSet::new();
-    let mut pending: Vec<&str> = known.keys().map(String::as_str).collect();
-    while let Some(id) = pending.pop() {
-        for parent in parents.get(id).into_iter().flat_map(|p| p.iter()) {
-            if outlived.insert(parent) {
-                pending.push(parent);
-            }
-        }
-    }
+    let outlived = ancestors(listed, known.keys().map(String::as_str));
     let unbegun = listed.iter().filter(|s| !known.contains_key(&s.id) && !outlived.contains(s.id.as_str()));
     unbegun.map(|s| (s.id.clone(), Position::TrimHorizon)).collect()
+}
+
+/// The ids of all that the shards `of` come from, as far as they are listed or named as parents.
+pub fn ancestors<'a>(listed: &'a [Shard], of: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let parents: HashMap<&str, &[String]> = listed.iter().map(|s| (s.id.as_str(), &s.parents[..])).collect();
+    let (mut found, mut pending) = (BTreeSet::new(), of.collect::<Vec<_>>());
+    while let Some(id) = pending.pop() {
+        let parents = parents.get(id).into_iter().flat_map(|p| p.iter());
+        pending.extend(parents.map(String::as_str).filter(|parent| found.insert(*parent)));
+    }
+    found
 }
 
 /// Every parent of `shard` is past, or unknown (past retention, or outlived when reading began).

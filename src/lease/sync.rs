@@ -140,19 +140,10 @@ impl Syncer {
 
 /// The listed ancestors of `children` that nobody has come to: neither they nor what follows them has a lease.
 fn lacking<'s>(listed: &'s [Shard], leased: &BTreeSet<&str>, children: &[String]) -> BTreeSet<&'s str> {
-    let past = ancestors(listed, leased.iter().copied());
-    let wanted = ancestors(listed, children.iter().map(String::as_str));
+    let past = shards::ancestors(listed, leased.iter().copied());
+    let wanted = shards::ancestors(listed, children.iter().map(String::as_str));
     let ids = listed.iter().map(|s| s.id.as_str());
     ids.filter(|id| wanted.contains(id) && !leased.contains(id) && !past.contains(id)).collect()
-}
-
-fn ancestors<'a>(listed: &'a [Shard], of: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
-    let (mut found, mut pending) = (BTreeSet::new(), of.collect::<Vec<_>>());
-    while let Some(id) = pending.pop() {
-        let parents = listed.iter().filter(|s| s.id == id).flat_map(|s| &s.parents);
-        pending.extend(parents.map(String::as_str).filter(|parent| found.insert(*parent)));
-    }
-    found
 }
 
 #[cfg(test)]

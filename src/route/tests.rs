@@ -5,34 +5,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::alert::RuleInfo;
 
 fn alert(level: Level, account: &str, tags: &[&str]) -> Alert {
-    let rule = RuleInfo {
-        id: "r1".into(),
-        title: "t".into(),
-        level,
-        tags: tags.iter().map(|t| (*t).to_owned()).collect(),
-        description: String::new(),
-        false_positives: vec![],
-        next: None,
-        resolve_after_ms: None,
-    };
-    Alert {
-        id: "0".repeat(32),
-        incident: "0".repeat(32),
-        time_ms: 0,
-        rule: Arc::new(rule),
-        account: account.into(),
-        region: "eu-west-1".into(),
-        group: vec![("user".into(), "mallory".into())],
-        summary: String::new(),
-        events: vec![],
-        count: 1,
-        late: false,
-        resolved: false,
-        arrived_ms: 0,
-    }
+    let mut alert = crate::store::tests::alert(0, level, 0);
+    let rule = Arc::make_mut(&mut alert.rule);
+    (rule.id, rule.tags) = ("r1".into(), tags.iter().map(|t| (*t).to_owned()).collect());
+    Alert { account: account.into(), group: vec![("user".into(), "mallory".into())], ..alert }
 }
 
 const SINKS: [&str; 3] = ["pager", "chat", "archive"];

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -71,6 +71,19 @@ impl Worker {
         let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
         assert!(sent.success(), "kill -{name}");
     }
+
+    /// Asks it to end, as ECS does; how it ended, and after how long.
+    pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
+        self.signal("TERM");
+        let since = Instant::now();
+        loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return (ended, since.elapsed());
+            }
+            assert!(since.elapsed() < Duration::from_secs(10), "a worker does not end");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 impl Drop for Worker {
@@ -128,14 +141,9 @@ pub async fn trouble(
             "zombie"
         }
         3 => {
-            workers[victim].signal("TERM");
-            let since = Instant::now();
-            while workers[victim].child.try_wait().unwrap().is_none() {
-                assert!(since.elapsed() < Duration::from_secs(10), "a worker does not end");
-                sleep(Duration::from_millis(20)).await;
-            }
-            if since.elapsed() > Duration::from_secs(3) {
-                println!("a worker took {:?} to end", since.elapsed());
+            let (_, took) = workers[victim].terminate().await;
+            if took > Duration::from_secs(3) {
+                println!("a worker took {took:?} to end");
             }
             workers[victim] = start();
             "terminate"

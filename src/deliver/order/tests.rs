@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    alert::{Alert, RuleInfo},
+    alert::Alert,
     deliver,
     metrics::Metrics,
     route,
@@ -29,32 +29,7 @@ fn silence(id: &str) -> Silence {
 }
 
 fn alert() -> Alert {
-    let rule = RuleInfo {
-        id: "r".into(),
-        title: "R".into(),
-        level: Level::High,
-        tags: vec![],
-        description: String::new(),
-        false_positives: vec![],
-        next: None,
-        resolve_after_ms: None,
-    };
-    let id = "0".repeat(32);
-    Alert {
-        incident: id.clone(),
-        id,
-        time_ms: NOW_MS,
-        rule: Arc::new(rule),
-        account: String::new(),
-        region: String::new(),
-        group: vec![],
-        summary: String::new(),
-        events: vec![],
-        count: 1,
-        late: false,
-        resolved: false,
-        arrived_ms: 0,
-    }
+    crate::store::tests::alert(0, Level::High, NOW_MS)
 }
 
 fn waiting(store: &dyn Store) -> usize {
