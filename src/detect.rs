@@ -8,6 +8,8 @@ mod compile;
 mod cost;
 mod expression;
 mod index;
+mod latest;
+mod need;
 mod predicate;
 mod text;
 
@@ -22,6 +24,7 @@ use compile::{CompiledRule, Node, PRINCIPAL_KIND};
 use cost::Costs;
 use expression::Expressions;
 use index::{Index, Survivors};
+use need::Keys;
 use predicate::Subject;
 
 /// Fields that every alert tells, whether a rule names them or not.
@@ -46,6 +49,7 @@ pub const EVIDENCE_FIELDS: [&str; 13] = [
 pub struct Engine {
     schema: Schema,
     rules: Vec<CompiledRule>,
+    keys: Keys,
 }
 
 /// One rule that one event matched.
@@ -143,10 +147,11 @@ impl Engine {
             schema.add(name);
         }
         let mut expressions = Expressions::default();
+        let mut keys = Keys::default();
         let mut errors = Vec::new();
         let mut compiled = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            match compile::rule(rule, &mut schema, &mut expressions) {
+            match compile::rule(rule, &mut schema, &mut expressions, &mut keys) {
                 Ok(rule) => compiled.push(rule),
                 Err((span, message)) => errors.push(CompileError { rule: index, span, message }),
             }
@@ -155,7 +160,7 @@ impl Engine {
                 break;
             }
         }
-        if errors.is_empty() { Ok(Self { schema, rules: compiled }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { schema, rules: compiled, keys }) } else { Err(errors) }
     }
 
     /// Makes a field readable in the matches of `rule`, whether the rule tests it or not.
@@ -181,7 +186,7 @@ impl Engine {
     /// Calls `found` for each rule that the event matches, in the rules' order.
     pub fn judge(&self, event: &Event<'_>, scratch: &mut Scratch, mut found: impl FnMut(Match<'_>)) -> Outcome {
         let Scratch { text: buffer, slots, pad, index, survivors, costs } = scratch;
-        if !index.survivors(&self.rules, event, pad, survivors) {
+        if !index.survivors((&self.rules, &self.keys), event, pad, survivors) {
             return Outcome::Unmatched;
         }
         let text = match self.read(event, buffer, slots) {

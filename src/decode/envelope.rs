@@ -13,6 +13,8 @@ use crate::event::{Body, Context, Known, Routing, json};
 const ID_LEAD: &[u8] = br#"{"id":""#;
 const TIME_LEAD: &[u8] = br#"","timestamp":"#;
 const MESSAGE_LEAD: &[u8] = br#","message":""#;
+/// That an `i64` holds whatever they are.
+const MAX_DIGITS: usize = 18;
 
 /// How a log event that carries a CloudTrail record begins, and how far into the first one that is looked for.
 const RECORD_LEAD: &[u8] = br#""message":"{\"eventVersion\":"#;
@@ -105,11 +107,10 @@ impl Decoder {
     #[inline]
     fn fast_event(&mut self, data: &[u8], at: usize, context: &Context<'_>, nesting: usize, sink: &mut Sink<'_>) -> Option<usize> {
         let rest = data[at..].strip_prefix(ID_LEAD)?;
-        let id = &rest[..rest.iter().take(80).position(|b| !b.is_ascii_digit())?];
+        let id = &rest[..memchr::memchr2(b'"', b'\\', &rest[..rest.len().min(80)])?];
         let rest = rest[id.len()..].strip_prefix(TIME_LEAD)?;
-        let digits = &rest[..rest.iter().take(20).position(|b| !b.is_ascii_digit())?];
-        let time_ms = digits.iter().try_fold(0i64, |n, d| n.checked_mul(10)?.checked_add(i64::from(d - b'0')))?;
-        let rest = rest[digits.len()..].strip_prefix(MESSAGE_LEAD)?;
+        let (time_ms, rest) = digits(rest)?;
+        let rest = rest.strip_prefix(MESSAGE_LEAD)?;
         let start = data.len() - rest.len();
         let id = std::str::from_utf8(id).ok()?;
         let context = Context { id, time_ms, ..*context };
@@ -189,6 +190,15 @@ impl Decoder {
         Self::unknown_message(&plain, context, sink);
         self.give(plain);
     }
+}
+
+/// A number without sign, and what follows it.
+#[inline]
+fn digits(text: &[u8]) -> Option<(i64, &[u8])> {
+    let digit = |byte: &u8| i64::from(byte.wrapping_sub(b'0'));
+    let count = text.iter().take(MAX_DIGITS).position(|byte| digit(byte) > 9).filter(|count| *count > 0)?;
+    let (digits, rest) = text.split_at(count);
+    Some((digits.iter().fold(0, |number, byte| number * 10 + digit(byte)), rest))
 }
 
 /// The routing of a text that is one CloudTrail record.

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use memchr::memmem::Finder;
-
 use super::Nested;
 use super::expression::{Expressions, Flags};
+use super::need::{Keys, Needs};
 use super::predicate::{Matcher, Matchers, Predicate, Subject};
 use super::{
     Scratchpad,
     text::{PatternSet, TextMatcher},
 };
-use crate::event::scan::{self, Level};
 use crate::event::{Known, Routing, Schema, derived};
 use crate::rule::ast::{Block, Condition, Item, LogSource, Rule, Selection, Span, Spanned, Target, Test};
 
@@ -42,45 +40,8 @@ pub(super) struct CompiledRule {
     pub routes: u16,
     /// What its tests of values beyond the first `MEMO_FIELDS` cost; 1 is a comparison of texts.
     pub late_weight: u32,
-    /// What an event it matches must have; of each group, one.
-    pub needs: Box<[Box<[Need]>]>,
+    pub needs: Needs,
 }
-
-impl CompiledRule {
-    /// Could the keys of `body` and their values suffice? `body`: JSON text with no key that has letters spelled as `\u….`.
-    pub fn finds_its_keys(&self, body: &[u8], level: Level, routing: &Routing, pad: &mut Scratchpad) -> bool {
-        self.needs.iter().all(|group| group.iter().any(|need| need.could_hold(body, level, routing, pad)))
-    }
-}
-
-/// A test that fails where its field has no value.
-#[derive(Debug)]
-pub(super) struct Need {
-    key: Finder<'static>,
-    predicate: Arc<Predicate>,
-    /// The key is the event's own account's, and the test one for a caller of another.
-    is_foreign: bool,
-}
-
-impl Need {
-    fn could_hold(&self, body: &[u8], level: Level, routing: &Routing, pad: &mut Scratchpad) -> bool {
-        let value = match scan::only_value(body, level, &self.key) {
-            Known::Missing => return self.is_foreign,
-            known => known.text(body).filter(|text| text.is_ascii()),
-        };
-        match value {
-            None => true,
-            Some(own) if self.is_foreign => routing.identity_account.text(body) != Some(own),
-            Some(text) => self.predicate.on_known(Some(text), pad) != Some(false),
-        }
-    }
-}
-
-/// A caller of another account than the event's.
-const FOREIGN_CALLER: &str = "derived.foreign_account.userIdentity.accountId";
-
-/// Groups of keys that are looked for, and keys in a group, at most: a look takes a tenth of a parse.
-const MAX_NEEDS: usize = 2;
 
 #[derive(Debug)]
 pub(super) enum Node {
@@ -140,10 +101,23 @@ pub(super) struct KnownValues<'a> {
     pub fields: usize,
 }
 
+/// The first `MEMO_FIELDS` of the `ROUTED_FIELDS`.
+#[inline]
+pub(super) fn early(routing: &Routing) -> [&Known; MEMO_FIELDS] {
+    let r = routing;
+    [&r.event_source, &r.event_name, &r.identity_type, &r.error_code, &r.issuer_type, &r.from_console]
+}
+
 /// `None` unknown, `Some(None)` missing.
 pub(super) type Told<'a> = Option<Option<&'a [u8]>>;
 
 impl<'a> KnownValues<'a> {
+    /// `readOnly` and what is derived aren't among them yet.
+    #[inline]
+    pub fn of(body: &'a [u8], routing: &'a Routing) -> Self {
+        Self { body, routing, read_only: Known::Unknown, kind: None, source: [None; 2], fields: ROUTED_FIELDS.len() }
+    }
+
     /// `None` unknown, `Some(None)` missing. Text that isn't ASCII is left to the full parse, which repairs it first.
     #[inline]
     pub fn get(&self, route: usize) -> Told<'a> {
@@ -152,12 +126,7 @@ impl<'a> KnownValues<'a> {
         }
         let r = self.routing;
         let known = match route {
-            0 => &r.event_source,
-            1 => &r.event_name,
-            2 => &r.identity_type,
-            3 => &r.error_code,
-            4 => &r.issuer_type,
-            5 => &r.from_console,
+            0..MEMO_FIELDS => early(r)[route],
             6 => &r.user_agent,
             ADDRESS_ROUTE => &r.source_address,
             8 => &r.identity_arn,
@@ -259,34 +228,6 @@ impl Node {
             Node::All(nodes) | Node::Any(nodes) => nodes.iter().fold(0, |routes, node| routes | node.routes()),
         }
     }
-
-    /// Appends groups of tests such that an event for which the node holds has a value for one test of each group.
-    fn needs(&self, schema: &Schema, groups: &mut Vec<Vec<(String, Arc<Predicate>)>>) {
-        match self {
-            Node::Test(predicate) => groups.extend(need(predicate, schema).map(|need| vec![need])),
-            Node::Routed(..) | Node::Not(_) => {}
-            Node::All(nodes) => nodes.iter().for_each(|node| node.needs(schema, groups)),
-            Node::Any(nodes) => {
-                let one = |node: &Node| {
-                    let mut own = Vec::new();
-                    node.needs(schema, &mut own);
-                    own.into_iter().max_by_key(|group| shortest(group))
-                };
-                let needs: Option<Vec<_>> = nodes.iter().map(one).collect();
-                groups.extend(needs.filter(|needs| !needs.is_empty()).map(|needs| needs.concat()));
-            }
-        }
-    }
-}
-
-fn need(predicate: &Arc<Predicate>, schema: &Schema) -> Option<(String, Arc<Predicate>)> {
-    let is_foreign = predicate.field.is_some_and(|field| schema.name(field) == FOREIGN_CALLER) && predicate.fails_without_value();
-    let key = if is_foreign { "recipientAccountId" } else { predicate.key(schema)? };
-    Some((key.to_owned(), Arc::clone(predicate)))
-}
-
-fn shortest(group: &[(String, Arc<Predicate>)]) -> Option<usize> {
-    group.iter().map(|(key, _)| key.len()).min()
 }
 
 /// And / or: the first node that is `decides` settles it, else any unknown leaves it open.
@@ -302,7 +243,7 @@ fn settle(nodes: &[Node], known: &KnownValues<'_>, pad: &mut Scratchpad, decides
     result
 }
 
-pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressions) -> Result<CompiledRule, Failure> {
+pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressions, keys: &mut Keys) -> Result<CompiledRule, Failure> {
     let mut compiler = Compiler { schema: &mut *schema, expressions, derived: 0 };
     let selections = rule.selections.iter();
     let mut roots = Vec::with_capacity(rule.conditions.len());
@@ -311,18 +252,7 @@ pub(super) fn rule(rule: &Rule, schema: &mut Schema, expressions: &mut Expressio
     }
     let root = if roots.len() == 1 { roots.remove(0) } else { Node::Any(roots.into()) };
     let derived = compiler.derived;
-    let mut needs = Vec::new();
-    root.needs(schema, &mut needs);
-    needs.retain(|group| group.len() <= MAX_NEEDS);
-    // The longest are the rarest.
-    needs.sort_by_key(|group| std::cmp::Reverse(shortest(group)));
-    needs.truncate(MAX_NEEDS);
-    let need = |(key, predicate): (String, Arc<Predicate>)| Need {
-        key: Finder::new(&key).into_owned(),
-        is_foreign: predicate.key(schema) != Some(&key),
-        predicate,
-    };
-    let needs = needs.into_iter().map(|group| group.into_iter().map(need).collect()).collect();
+    let needs = Needs::of(&root, schema, keys);
     let mut routes = root.routes();
     if routes & SOURCE != 0 {
         routes |= ADDRESS;

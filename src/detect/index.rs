@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Scratchpad;
-use super::compile::{
-    ADDRESS_ROUTE, CompiledRule, Gate, KIND, KIND_ROUTE, KnownValues, MEMO_FIELDS, READ_ONLY, READ_ONLY_ROUTE, ROUTED_FIELDS, SOURCE, Told,
-};
+use super::compile::{ADDRESS_ROUTE, CompiledRule, Gate, KIND, KIND_ROUTE, KnownValues, MEMO_FIELDS, READ_ONLY, READ_ONLY_ROUTE, SOURCE, Told};
+use super::latest::{Combination, Latest, same};
+use super::need::{Keys, Looks, Text};
 use crate::event::scan::{self, Level};
 use crate::event::{Body, Event, Known, LogSource, derived};
 
@@ -31,11 +31,17 @@ const LATE_ROUTES: u16 = !((1 << MEMO_FIELDS) - 1);
 #[derive(Debug, Default)]
 pub(super) struct Index {
     groups: Vec<Group>,
+    /// The group of the last event.
+    last: usize,
     key: Vec<u8>,
     kinds: Kinds,
     block: Vec<u8>,
     left: Vec<u32>,
+    looks: Looks,
 }
+
+/// An engine's rules, and the keys that they need.
+type Of<'a> = (&'a [CompiledRule], &'a Keys);
 
 /// `derived.principal.kind` of callers that were read, by all that it is made of.
 #[derive(Debug, Default)]
@@ -57,6 +63,7 @@ struct Group {
 /// The rules that some values leave open, by the first `MEMO_FIELDS` of them. Most values share a list with others.
 #[derive(Debug, Default)]
 struct Memo {
+    latest: Latest,
     places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
     lists: Vec<Open>,
     /// By the rules and the identities of their gates.
@@ -68,10 +75,11 @@ struct Memo {
 
 /// What `MEMO_FIELDS` values lead to.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    list: u32,
+pub(super) struct Place {
+    /// 0 is the list of no rules.
+    pub list: u32,
     /// Its own for each combination of values.
-    serial: u32,
+    pub serial: u32,
 }
 
 /// The rules of a list that the late values leave open, by the values that the list asks for. Who calls whom from where with what
@@ -113,35 +121,40 @@ pub(super) struct Survivors {
 
 impl Index {
     /// Fills `survivors`; false if there are none.
-    pub fn survivors(&mut self, rules: &[CompiledRule], event: &Event<'_>, pad: &mut Scratchpad, survivors: &mut Survivors) -> bool {
+    pub fn survivors(&mut self, of: Of<'_>, event: &Event<'_>, pad: &mut Scratchpad, survivors: &mut Survivors) -> bool {
         survivors.rules.clear();
         survivors.caller.clear();
+        let (rules, _) = of;
         let group = self.group(rules, &event.logsource);
         let Group { rules: all, memo, .. } = &mut self.groups[group];
         if all.is_empty() {
             return false;
         }
-        let Some((known, values)) = known(event) else {
+        let (Body::Plain(body) | Body::Escaped(body)) = event.body else {
             survivors.rules.extend_from_slice(all);
             return true;
         };
-        if memo.places.len() >= MEMO_ENTRIES || memo.rules >= MEMO_RULES {
-            *memo = Memo::default();
-        }
-        self.key.clear();
-        values.into_iter().for_each(|value| push(&mut self.key, value));
-        let place = match memo.places.get(self.key.as_slice()) {
-            Some(place) => *place,
-            None => memo.find(&self.key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..known }, pad),
+        let combination = Combination::of(body, &event.routing);
+        let known = KnownValues::of(body, &event.routing);
+        let place = match combination.as_ref().and_then(|combination| memo.latest.find(combination)) {
+            Some(place) => place,
+            None => {
+                let Some(place) = memo.place_of(&known, rules, all, &mut self.key, pad) else {
+                    survivors.rules.extend_from_slice(all);
+                    return true;
+                };
+                combination.iter().for_each(|combination| memo.latest.keep(combination, place));
+                place
+            }
         };
-        !memo.lists[place.list as usize].rules.is_empty() && self.narrow(rules, event, (group, place), &known, pad, survivors)
+        place.list != 0 && self.narrow(of, event, (group, place), &known, pad, survivors)
     }
 
     /// Fills `survivors` from the list at `at`, with what the other values leave of it. Apart, so that the common way stays short.
     #[inline(never)]
     fn narrow(
         &mut self,
-        rules: &[CompiledRule],
+        (rules, keys): Of<'_>,
         event: &Event<'_>,
         at: (usize, Place),
         known: &KnownValues<'_>,
@@ -190,7 +203,8 @@ impl Index {
         }
         // One rule that finds its keys is enough for a parse, and then the others cost little.
         let level = if matches!(event.body, Body::Escaped(_)) { Level::Escaped } else { Level::Plain };
-        survivors.rules.iter().any(|r| rules[*r as usize].finds_its_keys(known.body, level, &event.routing, pad))
+        let mut text = Text::new(known.body, level, &event.routing, keys, &mut self.looks);
+        survivors.rules.iter().any(|rule| rules[*rule as usize].needs.could_hold(&mut text, pad))
     }
 
     /// After a parse: the kind of the caller of `survivors`.
@@ -200,12 +214,20 @@ impl Index {
         }
     }
 
+    #[inline]
     fn group(&mut self, rules: &[CompiledRule], logsource: &LogSource<'_>) -> usize {
         let LogSource { product, service, category } = *logsource;
-        let same = |g: &Group| *g.product == *product && *g.service == *service && *g.category == *category;
-        if let Some(at) = self.groups.iter().position(same) {
-            return at;
+        let words = [product, service, category];
+        let fits = |g: &Group| [&g.product, &g.service, &g.category].iter().zip(words).all(|(own, word)| same(own.as_bytes(), word.as_bytes()));
+        if !self.groups.get(self.last).is_some_and(fits) {
+            self.last = self.groups.iter().position(fits).unwrap_or_else(|| self.new_group(rules, words));
         }
+        self.last
+    }
+
+    #[cold]
+    fn new_group(&mut self, rules: &[CompiledRule], words: [&str; 3]) -> usize {
+        let [product, service, category] = words;
         let fits =
             |rule: &CompiledRule| rule.logsource.iter().zip([product, service, category]).all(|(want, is)| want.as_deref().is_none_or(|w| w == is));
         let rules = (0u32..).zip(rules).filter(|(_, rule)| fits(rule)).map(|(index, _)| index).collect();
@@ -219,6 +241,24 @@ impl Index {
 }
 
 impl Memo {
+    /// `None` where source or name is unknown, or a value too long to be remembered.
+    fn place_of(&mut self, known: &KnownValues<'_>, rules: &[CompiledRule], all: &[u32], key: &mut Vec<u8>, pad: &mut Scratchpad) -> Option<Place> {
+        let values: [Told<'_>; MEMO_FIELDS] = std::array::from_fn(|route| known.get(route));
+        let usable = values.iter().all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
+        if !usable || values[0].is_none() || values[1].is_none() {
+            return None;
+        }
+        if self.places.len() >= MEMO_ENTRIES || self.rules >= MEMO_RULES {
+            *self = Self::default();
+        }
+        key.clear();
+        values.into_iter().for_each(|value| push(key, value));
+        Some(match self.places.get(key.as_slice()) {
+            Some(place) => *place,
+            None => self.find(key, rules, all, &KnownValues { fields: MEMO_FIELDS, ..*known }, pad),
+        })
+    }
+
     /// The rules among `all` that these values leave open, found for the first time. `key` stands for them.
     #[cold]
     fn find(&mut self, key: &[u8], rules: &[CompiledRule], all: &[u32], known: &KnownValues<'_>, pad: &mut Scratchpad) -> Place {
@@ -242,6 +282,10 @@ impl Memo {
             key.push(u64::from(rule));
             key.extend(gates.iter().map(Gate::identity));
             list.push(OpenRule { rule, settled: own & LATE_ROUTES == 0, gates: gates.into() });
+        }
+        if self.lists.is_empty() {
+            self.lists.push(Open { rules: Box::default(), routes: 0, weight: 0 });
+            self.same.insert(Box::default(), 0);
         }
         let next = self.lists.len() as u32;
         *self.same.entry(key.into()).or_insert_with(|| {
@@ -342,17 +386,6 @@ fn push(key: &mut Vec<u8>, value: Option<Option<&[u8]>>) {
             key.extend_from_slice(text);
         }
     }
-}
-
-/// The routing values, and apart those that are remembered, if source and name are known and these are short. `readOnly` isn't among
-/// them yet.
-#[inline]
-fn known<'a>(event: &'a Event<'a>) -> Option<(KnownValues<'a>, [Told<'a>; MEMO_FIELDS])> {
-    let (Body::Plain(body) | Body::Escaped(body)) = event.body else { return None };
-    let known = KnownValues { body, routing: &event.routing, read_only: Known::Unknown, kind: None, source: [None; 2], fields: ROUTED_FIELDS.len() };
-    let values: [Told<'a>; MEMO_FIELDS] = std::array::from_fn(|route| known.get(route));
-    let usable = values.iter().all(|value| value.is_none_or(|text| text.is_none_or(|text| text.len() <= VALUE_BYTES)));
-    (usable && values[0].is_some() && values[1].is_some()).then_some((known, values))
 }
 
 fn read_only(event: &Event<'_>) -> Known {

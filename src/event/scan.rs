@@ -48,7 +48,7 @@ pub fn read_only(body: &[u8], level: Level) -> Known {
 }
 
 /// The bytes before a block that its masks depend on.
-pub(super) const LEAD: usize = 5;
+pub(super) const LEAD: usize = 2;
 /// A block of 64 bytes behind its lead.
 pub(super) type Window = [u8; LEAD + 64];
 
@@ -262,7 +262,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// `at` is a letter that may be the capital inside a routing key.
+    /// `at` is a letter that may be the one by which a routing key is found.
     #[inline(never)]
     fn candidate<B: Blocks, const ESCAPED: bool>(&mut self, at: usize) {
         let Some((key, first)) = key_at(self.buffer, at) else { return };
@@ -343,14 +343,14 @@ impl Key {
     }
 }
 
-/// The routing key whose capital stands at `at`, and where it begins.
+/// The routing key that is found by the letter at `at`, and where it begins.
 fn key_at(buffer: &[u8], at: usize) -> Option<(Key, usize)> {
     let (key, offset) = match buffer[at] {
         b'S' => (Key::Source, 5),
         b'N' => (Key::Name, 5),
-        b'I' => (Key::Identity, 4),
+        b'y' => (Key::Identity, 11),
         b'A' => (Key::Agent, 4),
-        b'C' => (Key::Error, 5),
+        b'd' => (Key::Error, 7),
         b'P' => (Key::Address, 7),
         _ => return None,
     };
@@ -399,11 +399,8 @@ fn string_value<const ESCAPED: bool>(buffer: &[u8], start: usize, at: usize) -> 
     let end = if ESCAPED { memchr::memchr(b'\\', &buffer[first..]) } else { memchr::memchr2(b'"', b'\\', &buffer[first..]) };
     let Some(end) = end.map(|e| first + e) else { return Known::Unknown };
     let closed = if ESCAPED { buffer.get(end + 1) == Some(&b'"') } else { buffer[end] == b'"' };
-    match (u32::try_from(first - start), u32::try_from(end - start)) {
-        // An escaped text ends at a bare quote too; then the backslash found is beyond it.
-        (Ok(start), Ok(end)) if closed && !(ESCAPED && buffer[first..first + (end - start) as usize].contains(&b'"')) => Known::Text { start, end },
-        _ => Known::Unknown,
-    }
+    // An escaped text ends at a bare quote too; then the backslash found is beyond it.
+    if closed && !(ESCAPED && buffer[first..end].contains(&b'"')) { Known::between(first - start, end - start) } else { Known::Unknown }
 }
 
 /// The index of the quote that ends the JSON string whose content goes on at `from`.

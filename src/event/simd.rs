@@ -18,16 +18,16 @@ pub(super) struct Masks {
     pub close: u64,
     /// The letter `u`, which behind a backslash is a Unicode escape.
     pub unicode: u64,
-    /// A capital of a routing key by its low four bits and the letter five before it: e….S, e….N, e….C, "….I, "….A, u….P, n….F; and r….E of a value. Some
-    /// other signs pass too.
+    /// One letter of each routing key, and of two words that tell of the caller, with the letter two before it: `LETTERS`, `BEFORE`.
     pub candidate: u64,
 }
 
-/// By the low four bits of a byte: the capital there (the bit that tells C from S left out), or 0.
-const CAPITALS: [u8; 16] = [b'P' & FOLD, b'A', 0, b'C', 0, b'E', b'F', 0, 0, b'I', 0, 0, 0, 0, b'N', 0];
-/// By the same: the letter five before.
-const BEFORE: [u8; 16] = [b'u', b'"', 0, b'e', 0, b'r', b'n', 0, 0, b'"', 0, 0, 0, 0, b'e', 0];
-const FOLD: u8 = 0xef;
+/// By the low four bits of a byte: the letter that a routing key is found by, or 0. Chosen for how rarely both letters stand so in
+/// other text of CloudTrail's: e.P in sourceIPAddress, e.A in userAgent, n.S in eventSource, C.d in errorCode, c.E in AwsServiceEvent,
+/// a.F in sessionCredentialFromConsole, i.y in userIdentity, n.N in eventName.
+const LETTERS: [u8; 16] = [b'P', b'A', 0, b'S', b'd', b'E', b'F', 0, 0, b'y', 0, 0, 0, 0, b'N', 0];
+/// By the same: the letter two before.
+const BEFORE: [u8; 16] = [b'e', b'e', 0, b'n', b'C', b'c', b'a', 0, 0, b'i', 0, 0, 0, 0, b'n', 0];
 
 /// Byte by byte: the definition.
 pub(super) struct Portable;
@@ -39,13 +39,13 @@ impl Blocks for Portable {
         for i in 0..64 {
             let byte = window[LEAD + i];
             let low = usize::from(byte & 15);
-            let capital = byte < 0x80 && CAPITALS[low] == byte & FOLD && BEFORE[low] == window[i];
+            let letter = LETTERS[low] == byte && BEFORE[low] == window[i];
             masks.quote |= u64::from(byte == b'"') << i;
             masks.backslash |= u64::from(byte == b'\\') << i;
             masks.open |= u64::from(byte == b'{' || byte == b'[') << i;
             masks.close |= u64::from(byte == b'}' || byte == b']') << i;
             masks.unicode |= u64::from(byte == b'u') << i;
-            masks.candidate |= u64::from(capital) << i;
+            masks.candidate |= u64::from(letter) << i;
         }
         masks
     }
@@ -159,7 +159,7 @@ pub(super) fn run_with<B: Blocks>(buffer: &[u8], start: usize, level: Level) -> 
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BEFORE, Blocks, CAPITALS, FOLD, Known, LEAD, Level, Masks, Scanned, Window, read_only_at, run_with};
+    use super::{BEFORE, Blocks, Known, LEAD, LETTERS, Level, Masks, Scanned, Window, read_only_at, run_with};
 
     #[target_feature(enable = "avx2,bmi1,popcnt,pclmulqdq")]
     pub(super) fn run(buffer: &[u8], start: usize, level: Level) -> Option<Scanned> {
@@ -229,9 +229,8 @@ mod avx2 {
                 let (low, high) = load(window, 0);
                 let (low_one, high_one) = load(window, 1);
                 let (low_two, high_two) = load(window, 2);
-                let (low_before, high_before) = load(window, LEAD);
-                let low = _mm256_or_si256(candidates(low_before, low), escapes(low, low_one, low_two));
-                let high = _mm256_or_si256(candidates(high_before, high), escapes(high, high_one, high_two));
+                let low = _mm256_or_si256(candidates(low_two, low), escapes(low, low_one, low_two));
+                let high = _mm256_or_si256(candidates(high_two, high), escapes(high, high_one, high_two));
                 if _mm256_testz_si256(_mm256_or_si256(low, high), _mm256_set1_epi8(-1)) != 0 { 0 } else { join(low, high) }
             }
         }
@@ -271,15 +270,14 @@ mod avx2 {
         unsafe { join(is(low, byte), is(high, byte)) }
     }
 
-    /// `before`: the bytes five before.
+    /// `before`: the bytes two before.
     #[inline(always)]
     unsafe fn candidates(before: __m256i, bytes: __m256i) -> __m256i {
         // SAFETY: the caller has AVX2; the tables are of 16 bytes.
         unsafe {
             let table = |t: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(t.as_ptr().cast()));
-            let folded = _mm256_and_si256(bytes, _mm256_set1_epi8(FOLD as i8));
-            let capital = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&CAPITALS), bytes), folded);
-            _mm256_and_si256(capital, _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&BEFORE), bytes), before))
+            let letter = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&LETTERS), bytes), bytes);
+            _mm256_and_si256(letter, _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&BEFORE), bytes), before))
         }
     }
 

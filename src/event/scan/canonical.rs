@@ -32,7 +32,7 @@ pub(super) fn scan<B: Blocks, const ESCAPED: bool>(buffer: &[u8], start: usize) 
     let mut routing = Routing::missing();
     let begin = r.at;
     routing.identify(r.identity::<B, ESCAPED>()?);
-    let identity = Known::Text { start: (begin - start) as u32, end: (r.at - start) as u32 };
+    let identity = Known::between(begin - start, r.at - start);
     word!(r, br#",\"eventTime\":\""#, br#","eventTime":""#)?;
     r.text::<B, ESCAPED>()?;
     word!(r, br#",\"eventSource\":\""#, br#","eventSource":""#)?;
@@ -67,7 +67,7 @@ impl Reader<'_> {
             return None;
         }
         self.at = end + if ESCAPED { 2 } else { 1 };
-        Some(Known::Text { start: (first - self.start) as u32, end: (end - self.start) as u32 })
+        Some(Known::between(first - self.start, end - self.start))
     }
 
     /// The first quote or backslash from `from` on.

@@ -43,9 +43,9 @@ pub(in super::super) fn read_only<B: Blocks, const ESCAPED: bool>(body: &[u8]) -
     let value = closes::<ESCAPED>(body, end).filter(|at| opens && body.get(*at) == Some(&b':'))? + 1;
     let word = [&b"true"[..], b"false"].into_iter().find(|word| body[value..].starts_with(word));
     let (known, behind) = match word {
-        Some(word) => (Known::Text { start: value as u32, end: (value + word.len()) as u32 }, value + word.len()),
+        Some(word) => (Known::between(value, value + word.len()), value + word.len()),
         None => match string_value::<ESCAPED>(body, 0, value) {
-            known @ Known::Text { end, .. } => (known, closes::<ESCAPED>(body, end as usize)?),
+            known @ Known::Text { start, length } => (known, closes::<ESCAPED>(body, start as usize + usize::from(length))?),
             _ => return None,
         },
     };

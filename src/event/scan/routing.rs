@@ -10,14 +10,23 @@ pub enum Known {
     Unknown,
     /// The path does not occur.
     Missing,
-    /// A string without escapes at bytes `start..end` of the text.
-    Text { start: u32, end: u32 },
+    /// A string without escapes, so many bytes from `start` of the text on. Longer ones are unknown.
+    Text { start: u32, length: u16 },
 }
 
 impl Known {
+    /// The string at bytes `start..end`.
+    #[inline(always)]
+    pub(super) fn between(start: usize, end: usize) -> Self {
+        match (u32::try_from(start), u16::try_from(end - start)) {
+            (Ok(start), Ok(length)) => Known::Text { start, length },
+            _ => Known::Unknown,
+        }
+    }
+
     pub fn text<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
         match self {
-            Known::Text { start, end } => body.get(*start as usize..*end as usize),
+            Known::Text { start, length } => body.get(*start as usize..)?.get(..usize::from(*length)),
             _ => None,
         }
     }
