@@ -38,7 +38,8 @@ pub(super) struct CompiledRule {
     pub derived: u32,
     /// Bits of the `ROUTED_FIELDS` that it tests.
     pub routes: u16,
-    /// What its tests of values beyond the first `MEMO_FIELDS` cost; 1 is a comparison of texts.
+    /// What its tests of values beyond the first `MEMO_FIELDS` cost that are known before `readOnly` and the caller's kind are; 1 is a
+    /// comparison of texts.
     pub late_weight: u32,
     pub needs: Needs,
 }
@@ -213,6 +214,7 @@ impl Node {
 
     fn late_weight(&self) -> u32 {
         match self {
+            Node::Routed(READ_ONLY_ROUTE | KIND_ROUTE, _) => 0,
             Node::Routed(route, predicate) if *route >= MEMO_FIELDS => predicate.weight(),
             Node::Test(_) | Node::Routed(..) => 0,
             Node::Not(node) => node.late_weight(),

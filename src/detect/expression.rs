@@ -10,6 +10,8 @@ use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::text;
+
 /// A regular expression's compiled size in bytes, at most.
 const SIZE_LIMIT: usize = 1 << 20;
 /// Up to this weight an expression is surely below the limit: a state of its automaton takes some fifty bytes.
@@ -32,6 +34,8 @@ pub(super) struct Expression {
     /// Building one costs a hundred times what parsing does, and most rules never come to need theirs.
     regex: OnceLock<Regex>,
     needs: Option<Finder<'static>>,
+    /// Of these, small letters all, one stands in every ASCII text that it matches, case aside. None: nothing is known.
+    words: Box<[Finder<'static>]>,
 }
 
 /// Expressions of a rule set: many rules ask the same of different fields.
@@ -64,12 +68,24 @@ impl Expression {
             Ok(tree) if weight(tree) <= SURELY_SMALL => OnceLock::new(),
             _ => OnceLock::from(build(source, flags)?),
         };
-        let needs = tree.ok().and_then(|tree| inner_literal(&tree).map(|literal| Finder::new(literal).into_owned()));
-        Ok(Self { source: source.into(), flags, regex, needs })
+        let finder = |literal: &[u8]| Finder::new(literal).into_owned();
+        let needs = tree.as_ref().ok().and_then(|tree| inner_literal(tree).map(finder));
+        let words = tree.ok().filter(|_| needs.is_none()).and_then(|tree| words(&tree)).unwrap_or_default();
+        let words = words.iter().map(|word| finder(word)).collect();
+        Ok(Self { source: source.into(), flags, regex, needs, words })
     }
 
-    pub fn is_match(&self, text: &[u8]) -> bool {
-        self.needs.as_ref().is_none_or(|needs| needs.find(text).is_some()) && self.regex().is_match(text)
+    /// `buffer` is only a place to fold in.
+    pub fn is_match(&self, text: &[u8], buffer: &mut Vec<u8>) -> bool {
+        self.needs.as_ref().is_none_or(|needs| needs.find(text).is_some()) && self.has_a_word(text, buffer) && self.regex().is_match(text)
+    }
+
+    fn has_a_word(&self, text: &[u8], buffer: &mut Vec<u8>) -> bool {
+        if self.words.is_empty() || !text.is_ascii() {
+            return true;
+        }
+        let folded = text::fold(text, buffer);
+        self.words.iter().any(|word| word.find(folded).is_some())
     }
 
     fn regex(&self) -> &Regex {
@@ -113,6 +129,45 @@ fn inner_literal(tree: &Hir) -> Option<&[u8]> {
     }
 }
 
+/// Shorter words stand in too many texts, and more of them take longer to look for than they spare.
+const WORD_LETTERS: usize = 3;
+const MAX_WORDS: usize = 4;
+
+/// Words of small letters, of which each match in ASCII text contains one, case aside.
+fn words(tree: &Hir) -> Option<Vec<Vec<u8>>> {
+    let mut found = match tree.kind() {
+        HirKind::Literal(_) | HirKind::Class(_) => vec![letters(tree)?],
+        HirKind::Concat(parts) => {
+            // Neighbours of one letter each make a word together.
+            let runs = parts.split(|part| letters(part).is_none()).map(|run| vec![run.iter().filter_map(letters).collect::<Vec<_>>().concat()]);
+            let shortest = |words: &Vec<Vec<u8>>| words.iter().map(Vec::len).min();
+            runs.chain(parts.iter().filter_map(words)).max_by_key(shortest)?
+        }
+        HirKind::Alternation(parts) => parts.iter().map(words).collect::<Option<Vec<_>>>()?.concat(),
+        HirKind::Capture(capture) => words(&capture.sub)?,
+        HirKind::Repetition(repetition) if repetition.min > 0 => words(&repetition.sub)?,
+        _ => return None,
+    };
+    found.sort();
+    found.dedup();
+    let usable = found.len() <= MAX_WORDS && found.iter().all(|word| word.len() >= WORD_LETTERS);
+    usable.then_some(found)
+}
+
+/// The one text, case aside, that a literal or a class of one letter matches where all is ASCII.
+fn letters(tree: &Hir) -> Option<Vec<u8>> {
+    let one = |first: char, last: char| (first == last).then(|| first.to_ascii_lowercase());
+    match tree.kind() {
+        HirKind::Literal(literal) if literal.0.is_ascii() => Some(literal.0.to_ascii_lowercase()),
+        HirKind::Class(Class::Unicode(class)) => {
+            let mut all = class.ranges().iter().filter(|range| range.start().is_ascii()).map(|range| one(range.start(), range.end()));
+            let first = all.next()??;
+            all.all(|letter| letter == Some(first)).then(|| vec![first as u8])
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,8 +182,29 @@ mod tests {
     fn small_ones_wait_until_they_are_needed() {
         let expression = Expression::new("^(?:role|user)/[a-z0-9-]{1,20}$", FLAGS).unwrap();
         assert!(expression.regex.get().is_none());
-        assert!(expression.is_match(b"Role/break-glass") && !expression.is_match(b"group/x"));
+        let room = &mut Vec::new();
+        assert!(expression.is_match(b"Role/break-glass", room) && !expression.is_match(b"group/x", room));
         assert!(is_built(r"\w{4}x"), "of unknown size: hundreds of ranges");
+    }
+
+    #[test]
+    fn words_are_in_all_that_is_matched() {
+        let words = |source: &str, flags| {
+            let tree = regex_syntax::ParserBuilder::new().utf8(false).case_insensitive(flags).build().parse(source).unwrap();
+            super::words(&tree).map(|words| words.into_iter().map(|word| String::from_utf8(word).unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(words(r"\b(kali|parrot)\b|(kali|parrot)[0-9]", true).unwrap(), ["kali", "parrot"]);
+        assert_eq!(words(r"(?:AKIA|ASIA)[A-Z]{16}", false).unwrap(), ["akia", "asia"]);
+        assert_eq!(words("a[b-c]d+", true), None);
+        assert_eq!(words("(?:abc)?x", true), None);
+        assert_eq!(words("abc|", true), None);
+        for (source, text) in
+            [("(?i)\\bkali\\b", "Linux/6 KALI "), ("(?i)straße|kelvin", "x\u{212a}elvin"), ("(?i)maſt", "a MAST"), ("(?i)abc|d.f", "DxF")]
+        {
+            let expression = Expression::new(source, FLAGS).unwrap();
+            assert!(expression.is_match(text.as_bytes(), &mut Vec::new()), "{source} {text}");
+            assert!(!expression.is_match(b"nothing of it", &mut Vec::new()), "{source}");
+        }
     }
 
     #[test]

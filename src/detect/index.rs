@@ -20,7 +20,7 @@ const MEMO_RULES: usize = 1 << 19;
 /// Bytes of the keys and rules of remembered verdicts; more empty them.
 const VERDICT_BYTES: usize = 8 << 20;
 /// From this weight on a verdict is found faster than made.
-const VERDICTS_FROM: u32 = 12;
+const VERDICTS_FROM: u32 = 20;
 /// Remembered log sources.
 const GROUPS: usize = 64;
 /// A routing value longer than this isn't worth remembering.
@@ -168,19 +168,19 @@ impl Index {
         if open.routes & LATE_ROUTES == 0 {
             survivors.rules.extend(open.rules.iter().map(|open| open.rule));
         } else {
-            let sourced;
-            let known = if open.routes & SOURCE == 0 {
-                known
-            } else {
-                sourced = KnownValues { source: source(known, &mut self.block), ..*known };
-                &sourced
-            };
             keyed = open.weight >= VERDICTS_FROM && late_key(known, place, open.routes, &mut self.key);
+            let mut judge = |left: &mut Vec<u32>| {
+                let source = if open.routes & SOURCE == 0 { [None; 2] } else { source(known, &mut self.block) };
+                open.judge(rules, &KnownValues { source, ..*known }, pad, left);
+            };
             if keyed {
-                memo.verdicts.recall(&self.key, |left| open.judge(rules, known, pad, left), &mut survivors.rules);
+                memo.verdicts.recall(&self.key, judge, &mut survivors.rules);
             } else {
-                open.judge(rules, known, pad, &mut survivors.rules);
+                judge(&mut survivors.rules);
             }
+        }
+        if survivors.rules.is_empty() {
+            return false;
         }
         let asks = |rule: &u32| rules[*rule as usize].routes & (READ_ONLY | KIND);
         let asked = survivors.rules.iter().fold(0, |asked, rule| asked | asks(rule));

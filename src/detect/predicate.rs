@@ -199,7 +199,7 @@ impl Matcher {
             Matcher::Text(matcher) => matcher.is_match(text, fold),
             Matcher::Number(lexeme) => number_equals(lexeme, text),
             Matcher::Bool(value) => text.eq_ignore_ascii_case(if *value { b"true" } else { b"false" }),
-            Matcher::Regex(expression) => expression.is_match(text),
+            Matcher::Regex(expression) => expression.is_match(text, fold),
             Matcher::Compare { op, number } => number_of(text).is_some_and(|n| compare(n, *op, *number)),
             Matcher::Cidr(net) => address(text).is_some_and(|a| net.contains(&a)),
             Matcher::Time { part, op, value } => time_part(text, *part).is_some_and(|is| compare(is as f64, *op, *value as f64)),
