@@ -61,6 +61,7 @@ pub enum Command {
     /// Prints the manual page (roff)
     Man,
     /// Prints the JSON Schema of a kind of file
+    #[command(after_help = "Example: trailwarden schema config > trailwarden.schema.json")]
     Schema {
         #[arg(value_enum)]
         of: schema::Of,
@@ -120,5 +121,22 @@ fn emit(text: &str) -> anyhow::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn every_help_has_an_example() {
+        let mut cli = Cli::command();
+        // The manual has neither options nor files.
+        for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "man") {
+            let (name, help) = (command.get_name().to_owned(), command.render_help().to_string());
+            assert!(help.contains("Example") && help.contains(&format!("trailwarden {name}")) || name == "healthcheck", "{name}: {help}");
+        }
     }
 }

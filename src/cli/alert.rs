@@ -12,7 +12,11 @@ use super::client::Daemon;
 
 /// Try the alert routes of a running daemon.
 #[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Example:
+  trailwarden alert test --level critical"
+)]
 pub struct Args {
     #[command(subcommand)]
     action: Action,

@@ -14,7 +14,11 @@ use crate::rule::{self, Lists, Options};
 
 /// Checks rules: errors that would stop a start, and warnings about rules that can't mean what they say.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 no error, 1 warnings with --strict, 2 errors.")]
+#[command(after_help = "Examples:
+  trailwarden check my-rules/
+  trailwarden check --config trailwarden.yml --strict --short
+
+Exit codes: 0 no error, 1 warnings with --strict, 2 errors.")]
 pub struct Args {
     /// Folders or files of rules; `builtin` names the built-in ones, as does leaving them out
     #[arg(value_name = "DIR")]

@@ -22,7 +22,10 @@ use probe::{Probe, Shape, Verdict};
 
 /// Shows why a rule did or did not match events, condition by condition.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Shown are the first events that match and those that came nearest. Exit codes: 0 done, 2 usage or rule error.")]
+#[command(after_help = "Example:
+  trailwarden explain --rule 'API call by an attack tool' events.json
+
+Shown are the first events that match and those that came nearest. Exit codes: 0 done, 2 usage or rule error.")]
 pub struct Args {
     /// The rule's id, name or title
     #[arg(long, value_name = "ID")]

@@ -14,7 +14,12 @@ use crate::{alert::escape::terminal, sink::form::rfc3339};
 
 /// Records that could not be decoded: list, show, decode again.
 #[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:
+  trailwarden quarantine list
+  trailwarden quarantine replay --all"
+)]
 pub struct QuarantineArgs {
     #[command(subcommand)]
     action: Action,
@@ -22,7 +27,12 @@ pub struct QuarantineArgs {
 
 /// Alerts that a sink refused for good: list, show, send again.
 #[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:
+  trailwarden dead-letter list
+  trailwarden dead-letter replay --all"
+)]
 pub struct DeadLetterArgs {
     #[command(subcommand)]
     action: Action,

@@ -21,9 +21,12 @@ use crate::source::files::{self, Pieces};
 
 /// Replays CloudTrail files, database logs and other events through the detectors and prints what they find.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage or rule error, 3 some records quarantined (2 wins over 3, 3 over 1)."
-)]
+#[command(after_help = "Examples:
+  trailwarden scan cloudtrail/
+  zcat log.gz | trailwarden scan - --format json
+  trailwarden scan --rules builtin --rules my-rules/ --fail-on high events.json
+
+Exit codes: 0 done, 1 a finding at or above --fail-on, 2 usage or rule error, 3 some records quarantined (2 wins over 3, 3 over 1).")]
 pub struct Args {
     /// Files and folders, packed with gzip or not; `-` is stdin
     #[arg(required = true)]

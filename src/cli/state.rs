@@ -23,6 +23,9 @@ use crate::store::{DynamoStore, EmbeddedStore, Store};
 
 /// Shows what correlations remember: groups, their evidence, the positions.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  trailwarden state list --state trailwarden.redb
+  trailwarden state list --table trailwarden-state")]
 pub struct Args {
     #[command(subcommand)]
     what: What,

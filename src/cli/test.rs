@@ -21,7 +21,11 @@ use crate::rule::{LinkedRule, Lists, Options, RuleSet, Source, builtin, load_tex
 
 /// Runs the detectors' own test cases (`<name>.cases.yml` beside `<name>.yml`).
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 all passed, 1 a case failed, 2 a rule or a cases file has errors.")]
+#[command(after_help = "Examples:
+  trailwarden test my-rules/
+  trailwarden test my-rules/ --junit results.xml
+
+Exit codes: 0 all passed, 1 a case failed, 2 a rule or a cases file has errors.")]
 pub struct Args {
     /// Folder of detectors; without it the built-in ones
     folder: Option<PathBuf>,

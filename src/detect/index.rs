@@ -41,7 +41,7 @@ pub(super) struct Index {
 }
 
 /// An engine's rules, and the keys that they need.
-type Of<'a> = (&'a [CompiledRule], &'a Keys);
+type Rules<'a> = (&'a [CompiledRule], &'a Keys);
 
 /// `derived.principal.kind` of callers that were read, by all that it is made of.
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ pub(super) struct Survivors {
 
 impl Index {
     /// Fills `survivors`; false if there are none.
-    pub fn survivors(&mut self, of: Of<'_>, event: &Event<'_>, pad: &mut Scratchpad, survivors: &mut Survivors) -> bool {
+    pub fn survivors(&mut self, of: Rules<'_>, event: &Event<'_>, pad: &mut Scratchpad, survivors: &mut Survivors) -> bool {
         survivors.rules.clear();
         survivors.caller.clear();
         let (rules, _) = of;
@@ -154,7 +154,7 @@ impl Index {
     #[inline(never)]
     fn narrow(
         &mut self,
-        (rules, keys): Of<'_>,
+        (rules, keys): Rules<'_>,
         event: &Event<'_>,
         at: (usize, Place),
         known: &KnownValues<'_>,

@@ -16,6 +16,10 @@ use crate::rule::{Loaded, Role};
 
 /// Shows the rules that are loaded and what they cover.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  trailwarden rules list --profile quiet
+  trailwarden rules coverage --rules builtin --rules my-rules/
+  trailwarden rules show 'API call by an attack tool'")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
